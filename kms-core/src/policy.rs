@@ -1,0 +1,147 @@
+//! Authority: one pure function, default deny.
+
+use crate::id::{Principal, Role};
+
+/// Everything that can be asked of the service. One entry for each call, and nothing finer yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// `System.GetStatus`, `System.WhoAmI`.
+    ReadStatus,
+    /// `System.Seal`.
+    Seal,
+    /// `Keys.DescribeKey`.
+    DescribeKey,
+    /// `Keys.ListKeys`.
+    ListKeys,
+    /// `Keys.CreateKey`.
+    CreateKey,
+    /// `Keys.RotateKey`.
+    RotateKey,
+    /// `Keys.SuspendKey`.
+    SuspendKey,
+    /// `Keys.ResumeKey`.
+    ResumeKey,
+    /// `Crypto.GenerateDataKey`.
+    GenerateDataKey,
+    /// `Crypto.DecryptDataKey`.
+    DecryptDataKey,
+    /// `Crypto.Encrypt`.
+    Encrypt,
+    /// `Crypto.Decrypt`.
+    Decrypt,
+    /// `Audit.*`.
+    ReadAudit,
+    /// `Ceremony.Join`.
+    JoinCeremony,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Action; 14] = [
+        Action::ReadStatus,
+        Action::Seal,
+        Action::DescribeKey,
+        Action::ListKeys,
+        Action::CreateKey,
+        Action::RotateKey,
+        Action::SuspendKey,
+        Action::ResumeKey,
+        Action::GenerateDataKey,
+        Action::DecryptDataKey,
+        Action::Encrypt,
+        Action::Decrypt,
+        Action::ReadAudit,
+        Action::JoinCeremony,
+    ];
+
+    /// The event name in audit records.
+    pub const fn event(self) -> &'static str {
+        match self {
+            Action::ReadStatus => "system.status",
+            Action::Seal => "system.seal",
+            Action::DescribeKey => "key.describe",
+            Action::ListKeys => "key.list",
+            Action::CreateKey => "key.create",
+            Action::RotateKey => "key.rotate",
+            Action::SuspendKey => "key.suspend",
+            Action::ResumeKey => "key.resume",
+            Action::GenerateDataKey => "data_key.generate",
+            Action::DecryptDataKey => "data_key.decrypt",
+            Action::Encrypt => "data.encrypt",
+            Action::Decrypt => "data.decrypt",
+            Action::ReadAudit => "audit.read",
+            Action::JoinCeremony => "ceremony.join",
+        }
+    }
+
+    /// Whether the action is possible while the service is sealed.
+    pub const fn works_sealed(self) -> bool {
+        matches!(self, Action::ReadStatus | Action::Seal | Action::JoinCeremony)
+    }
+}
+
+/// What [`decide`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Go ahead.
+    Allow,
+    /// The role may not do this.
+    Deny,
+}
+
+/// Whether `principal` may do `action`: the role table of docs/authority.md, everything else denied.
+///
+/// That the principal is listed in the bundle has been checked before: without that there is no principal.
+pub fn decide(principal: &Principal, action: Action) -> Decision {
+    use Action as A;
+    let is_allowed = match (principal.role, action) {
+        (_, A::ReadStatus) => true,
+        (
+            Role::Operator,
+            A::DescribeKey | A::GenerateDataKey | A::DecryptDataKey | A::Encrypt | A::Decrypt,
+        ) => true,
+        (
+            Role::Administrator,
+            A::DescribeKey
+            | A::ListKeys
+            | A::CreateKey
+            | A::RotateKey
+            | A::SuspendKey
+            | A::ResumeKey
+            | A::Seal,
+        ) => true,
+        (Role::Auditor, A::DescribeKey | A::ListKeys | A::ReadAudit) => true,
+        (Role::Custodian, A::JoinCeremony | A::Seal) => true,
+        _ => false,
+    };
+    if is_allowed { Decision::Allow } else { Decision::Deny }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{PrincipalName, TenantName};
+    use alloc::format;
+    use alloc::string::String;
+
+    /// The document is the specification of the table.
+    #[test]
+    fn the_role_table_is_the_one_in_the_document() {
+        let document = include_str!("../../docs/authority.md");
+        let mut table = String::new();
+        for action in Action::ALL {
+            table.push_str(&format!("| `{}` |", action.event()));
+            for role in Role::ALL {
+                let principal = Principal {
+                    tenant: TenantName::parse("default").expect("valid"),
+                    role,
+                    name: PrincipalName::parse("x").expect("valid"),
+                };
+                let cell = if decide(&principal, action) == Decision::Allow { "yes" } else { "-" };
+                table.push_str(&format!(" {cell} |"));
+            }
+            table.push_str(if action.works_sealed() { " yes |\n" } else { " - |\n" });
+        }
+        assert!(document.contains(&table), "docs/authority.md must hold:\n{table}");
+    }
+}

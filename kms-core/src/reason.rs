@@ -1,0 +1,106 @@
+//! The stable reasons for which the service refuses (docs/errors.md): in errors, records and metrics.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why something was refused or failed. Names are stable; new ones may be added.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of docs/errors.md.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The stable name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Reason::$variant => $name,)*
+                }
+            }
+
+            /// Reads the name that [`Reason::name`] gives.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Reason::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A field of the request is missing, too long or of the wrong form.
+    FieldInvalid = "FIELD_INVALID",
+    /// The key specification is unknown or not available here.
+    SpecUnsupported = "SPEC_UNSUPPORTED",
+    /// The ciphertext does not open: one reason for every cause.
+    CiphertextInvalid = "CIPHERTEXT_INVALID",
+    /// The ciphertext names another key than the caller expects.
+    KeyMismatch = "KEY_MISMATCH",
+    /// The certificate is of a known authority, but the bundle does not list its principal.
+    PrincipalUnknown = "PRINCIPAL_UNKNOWN",
+    /// The role may not do this.
+    NotPermitted = "NOT_PERMITTED",
+    /// No such key, or not in this tenant.
+    KeyNotFound = "KEY_NOT_FOUND",
+    /// The key has no such version.
+    KeyVersionNotFound = "KEY_VERSION_NOT_FOUND",
+    /// The tenant has a key of this name already.
+    KeyExists = "KEY_EXISTS",
+    /// The key's state does not allow this.
+    KeyStateForbids = "KEY_STATE_FORBIDS",
+    /// The idempotency token was used with another request.
+    IdempotencyConflict = "IDEMPOTENCY_CONFLICT",
+    /// Others changed the same thing at the same time, again and again.
+    Contention = "CONTENTION",
+    /// No audit record with this index.
+    RecordNotFound = "RECORD_NOT_FOUND",
+    /// The service is sealed.
+    Sealed = "SEALED",
+    /// The service is open already; there is nothing to unseal.
+    AlreadyUnsealed = "ALREADY_UNSEALED",
+    /// Too many calls at once.
+    Overloaded = "OVERLOADED",
+    /// The caller's deadline passed before the work began.
+    DeadlineExceeded = "DEADLINE_EXCEEDED",
+    /// The HSM does not answer or refuses.
+    HsmUnavailable = "HSM_UNAVAILABLE",
+    /// The audit log cannot be written, so nothing is done.
+    LogUnavailable = "LOG_UNAVAILABLE",
+    /// The message is not part of this ceremony or of no ceremony that is going on.
+    CeremonyForeign = "CEREMONY_FOREIGN",
+    /// The ceremony's window has closed.
+    CeremonyExpired = "CEREMONY_EXPIRED",
+    /// The custodian is not in the bundle.
+    CustodianUnknown = "CUSTODIAN_UNKNOWN",
+    /// The custodian is present already; one person never counts twice.
+    CustodianPresent = "CUSTODIAN_PRESENT",
+    /// Three failures in a row: the custodian is locked for 30 minutes.
+    CustodianLocked = "CUSTODIAN_LOCKED",
+    /// The signature is not by the enrolled key.
+    SignatureInvalid = "SIGNATURE_INVALID",
+    /// The share is of another set, another person or was changed.
+    ShareInvalid = "SHARE_INVALID",
+    /// The custodian's own check failed: an offer that the node did not sign.
+    OfferForged = "OFFER_FORGED",
+    /// The ceremony's operation itself failed.
+    CeremonyFailed = "CEREMONY_FAILED",
+    /// A fault in the service; the request id leads to its log.
+    Internal = "INTERNAL",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_one_row_for_every_reason_and_no_other() {
+        let document = include_str!("../../docs/errors.md");
+        let rows: alloc::vec::Vec<&str> =
+            document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let names: alloc::vec::Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(rows, names);
+    }
+}

@@ -1,0 +1,278 @@
+//! The two cryptographic suites and the primitives that each one names.
+//!
+//! `sm`: SM2, SM3, SM4 (GB/T 32918, GB/T 32905, GB/T 32907). `intl`: ECDSA P-256, SHA-256, AES-256.
+//! A deployment has one suite, fixed in its bundle; nothing ever falls back from one to the other.
+
+use crate::secret::{Secret, SecretBytes};
+use aes_gcm::AesGcm;
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use aes_gcm::aes::Aes256;
+use aes_gcm::aes::cipher::consts::U12;
+use alloc::vec::Vec;
+use core::fmt;
+use hkdf::HkdfExtract;
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+use sm3::Sm3;
+use sm4::Sm4;
+
+/// Output length of the hash of either suite, in bytes.
+pub const DIGEST_LEN: usize = 32;
+/// Length of every AEAD nonce, in bytes. Other lengths are refused: SoftHSM accepts an empty one.
+pub const NONCE_LEN: usize = 12;
+/// Length of every AEAD tag, in bytes.
+pub const TAG_LEN: usize = 16;
+
+/// A 32-byte hash value of the deployment's suite.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest32(pub [u8; DIGEST_LEN]);
+
+impl Digest32 {
+    /// The same value as lower-case hexadecimal.
+    pub fn to_hex(self) -> alloc::string::String {
+        base16ct::lower::encode_string(&self.0)
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut bytes = [0; DIGEST_LEN];
+        (text.len() == 2 * DIGEST_LEN).then_some(())?;
+        base16ct::mixed::decode(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Digest32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+impl fmt::Display for Digest32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_hex())
+    }
+}
+
+/// Which family of algorithms a deployment uses for everything that is not a named key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// SM2, SM3, SM4.
+    Sm,
+    /// ECDSA and HPKE on P-256, SHA-256, AES-256.
+    Intl,
+}
+
+/// Which block cipher an AEAD runs on; both in GCM with a 96-bit nonce and a 128-bit tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AeadAlgorithm {
+    /// AES-256-GCM (NIST SP 800-38D).
+    Aes256Gcm,
+    /// SM4-GCM (RFC 8998).
+    Sm4Gcm,
+}
+
+impl AeadAlgorithm {
+    /// Key length in bytes.
+    pub const fn key_len(self) -> usize {
+        match self {
+            AeadAlgorithm::Aes256Gcm => 32,
+            AeadAlgorithm::Sm4Gcm => 16,
+        }
+    }
+}
+
+/// The ciphertext or its tag does not belong to this key, nonce and associated data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ciphertext does not open under this key and associated data")]
+pub struct AeadError;
+
+/// Encrypts `plaintext` and returns ciphertext followed by the tag.
+///
+/// # Errors
+/// [`AeadError`] when the key has the wrong length or the plaintext is longer than the mode allows.
+pub fn aead_seal(
+    algorithm: AeadAlgorithm,
+    key: &[u8],
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    plaintext: &[u8],
+) -> Result<Vec<u8>, AeadError> {
+    // Exactly sized before the plaintext goes in, so that growth never leaves a copy behind.
+    let mut buffer = Vec::with_capacity(plaintext.len() + TAG_LEN);
+    buffer.extend_from_slice(plaintext);
+    match algorithm {
+        AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
+            .map_err(|_| AeadError)?
+            .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+        AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
+            .map_err(|_| AeadError)?
+            .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+    }
+    .map_err(|_| AeadError)?;
+    Ok(buffer)
+}
+
+/// Opens what [`aead_seal`] made.
+///
+/// # Errors
+/// [`AeadError`], the same for every cause.
+pub fn aead_open(
+    algorithm: AeadAlgorithm,
+    key: &[u8],
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    ciphertext: &[u8],
+) -> Result<Secret, AeadError> {
+    let mut buffer = ciphertext.to_vec();
+    match algorithm {
+        AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
+            .map_err(|_| AeadError)?
+            .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+        AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
+            .map_err(|_| AeadError)?
+            .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+    }
+    .map_err(|_| AeadError)?;
+    Ok(Secret::new(buffer))
+}
+
+impl Suite {
+    /// The name used in files and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Suite::Sm => "sm",
+            Suite::Intl => "intl",
+        }
+    }
+
+    /// Reads the name that [`Suite::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "sm" => Some(Suite::Sm),
+            "intl" => Some(Suite::Intl),
+            _ => None,
+        }
+    }
+
+    /// The AEAD that protects shares, identities and wrapped keys in this suite.
+    pub const fn aead(self) -> AeadAlgorithm {
+        match self {
+            Suite::Sm => AeadAlgorithm::Sm4Gcm,
+            Suite::Intl => AeadAlgorithm::Aes256Gcm,
+        }
+    }
+
+    /// Hash of the concatenated parts: SM3 or SHA-256.
+    pub fn hash(self, parts: &[&[u8]]) -> Digest32 {
+        fn run<D: Digest<OutputSize = hmac::digest::consts::U32>>(parts: &[&[u8]]) -> Digest32 {
+            let mut digest = D::new();
+            parts.iter().for_each(|part| digest.update(part));
+            Digest32(digest.finalize().into())
+        }
+        match self {
+            Suite::Sm => run::<Sm3>(parts),
+            Suite::Intl => run::<Sha256>(parts),
+        }
+    }
+
+    /// HMAC with the suite's hash over the concatenated parts.
+    pub fn hmac(self, key: &[u8], parts: &[&[u8]]) -> Digest32 {
+        macro_rules! run {
+            ($hash:ty) => {{
+                let mut mac = <Hmac<$hash> as hmac::KeyInit>::new_from_slice(key)
+                    .expect("HMAC takes a key of any length");
+                parts.iter().for_each(|part| mac.update(part));
+                Digest32(mac.finalize().into_bytes().into())
+            }};
+        }
+        match self {
+            Suite::Sm => run!(Sm3),
+            Suite::Intl => run!(Sha256),
+        }
+    }
+
+    /// HKDF (RFC 5869) with the suite's hash.
+    ///
+    /// `out` is at most 255 hash lengths (8,160 bytes); the callers here ask for fixed, far smaller sizes.
+    pub fn hkdf(self, secret: &[u8], salt: &[u8], info: &[&[u8]], out: &mut [u8]) {
+        macro_rules! run {
+            ($hash:ty) => {{
+                let mut extract = HkdfExtract::<$hash>::new(Some(salt));
+                extract.input_ikm(secret);
+                let (_, hkdf) = extract.finalize();
+                hkdf.expand_multi_info(info, out).expect("the callers ask for less than 255 hash lengths")
+            }};
+        }
+        match self {
+            Suite::Sm => run!(Sm3),
+            Suite::Intl => run!(Sha256),
+        }
+    }
+
+    /// [`Suite::hkdf`] into a fresh 32-byte secret.
+    pub fn hkdf_secret(self, secret: &[u8], salt: &[u8], info: &[&[u8]]) -> SecretBytes<32> {
+        let mut out = SecretBytes::zeroed();
+        self.hkdf(secret, salt, info, out.expose_mut());
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        base16ct::mixed::decode_vec(text).expect("test vectors are hexadecimal")
+    }
+
+    #[test]
+    fn sm4_gcm_gives_the_ciphertext_of_rfc_8998() {
+        let key = hex("0123456789abcdeffedcba9876543210");
+        let nonce: [u8; 12] = hex("00001234567800000000abcd").try_into().expect("12 bytes");
+        let aad = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+        let plaintext = hex(concat!(
+            "aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbccccccccccccccccdddddddddddddddd",
+            "eeeeeeeeeeeeeeeeffffffffffffffffeeeeeeeeeeeeeeeeaaaaaaaaaaaaaaaa"
+        ));
+        let expected = hex(concat!(
+            "17f399f08c67d5ee19d0dc9969c4bb7d5fd46fd3756489069157b282bb200735",
+            "d82710ca5c22f0ccfa7cbf93d496ac15a56834cbcf98c397b4024a2691233b8d",
+            "83de3541e4c2b58177e065a9bf7b62ec"
+        ));
+        let sealed = aead_seal(AeadAlgorithm::Sm4Gcm, &key, &nonce, &aad, &plaintext).expect("seals");
+        assert_eq!(sealed, expected);
+        let opened = aead_open(AeadAlgorithm::Sm4Gcm, &key, &nonce, &aad, &sealed).expect("opens");
+        assert_eq!(opened.expose(), plaintext);
+        assert_eq!(aead_open(AeadAlgorithm::Sm4Gcm, &key, &nonce, b"", &sealed).err(), Some(AeadError));
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_length_is_refused() {
+        let sealed = aead_seal(AeadAlgorithm::Aes256Gcm, &[0; 16], &[0; 12], b"", b"x");
+        assert_eq!(sealed, Err(AeadError));
+    }
+
+    #[test]
+    fn sm3_and_its_hmac_and_hkdf_give_the_published_values() {
+        assert_eq!(
+            Suite::Sm.hash(&[b"a", b"bc"]).to_hex(),
+            "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"
+        );
+        assert_eq!(
+            Suite::Sm.hmac(b"Jefe", &[b"what do ya want ", b"for nothing?"]).to_hex(),
+            "2e87f1d16862e6d964b50a5200bf2b10b764faa9680a296a2405f24bec39f882"
+        );
+        let mut okm = [0; 42];
+        Suite::Sm.hkdf(
+            &[0x0b; 22],
+            &hex("000102030405060708090a0b0c"),
+            &[&hex("f0f1f2f3f4f5f6f7f8f9")],
+            &mut okm,
+        );
+        assert_eq!(
+            base16ct::lower::encode_string(&okm),
+            "c69fe91b7aaee2dd5718d72dcaee0cce93f1b8e41f792da51261b6a517e68b36ed2c595572b01dfa359b"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! The transcript of an offline ceremony: what was done, in order, chained by hashes and signed by the
+//! core private key (docs/formats/transcript.md).
+
+use crate::asymmetric::{PublicKey, Signature, SignatureError};
+use crate::codec::{self, ArmouredFormat, CodecError, Format, VersionOne};
+use crate::id::UnixMillis;
+use crate::suite::{Digest32, Suite};
+use alloc::string::String;
+use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
+
+/// Signature domain of transcripts.
+pub const TRANSCRIPT_DOMAIN: &str = "kms/v1/transcript";
+
+/// One step. Never holds a secret.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Step {
+    /// Hash of the step before; of the first step, the plan's digest.
+    #[n(0)]
+    pub previous: Digest32,
+    /// When.
+    #[n(1)]
+    pub time: UnixMillis,
+    /// What was done, in words.
+    #[n(2)]
+    pub what: String,
+}
+
+impl Format for Step {
+    const WHAT: &'static str = "transcript step";
+}
+
+/// A whole ceremony.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Transcript {
+    /// Always 1.
+    #[n(0)]
+    pub version: VersionOne,
+    /// The deployment's suite.
+    #[n(1)]
+    pub suite: Suite,
+    /// The kind of ceremony.
+    #[n(2)]
+    pub kind: String,
+    /// Hash of the plan file as it was read.
+    #[n(3)]
+    pub plan: Digest32,
+    /// The steps in order.
+    #[n(4)]
+    pub steps: Vec<Step>,
+}
+
+impl Format for Transcript {
+    const WHAT: &'static str = "transcript";
+}
+
+/// A transcript with the core private key's signature.
+#[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
+#[cbor(map)]
+pub struct SignedTranscript {
+    /// Always 1.
+    #[n(0)]
+    pub version: VersionOne,
+    /// Canonical bytes of the [`Transcript`].
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub body: Vec<u8>,
+    /// Signature by the core private key.
+    #[n(2)]
+    pub signature: Signature,
+}
+
+impl Format for SignedTranscript {
+    const WHAT: &'static str = "signed transcript";
+}
+
+impl ArmouredFormat for SignedTranscript {
+    const LABEL: &'static str = "KMS TRANSCRIPT";
+}
+
+/// Why a transcript is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TranscriptError {
+    /// Bytes that are not of the format.
+    #[error("the transcript {0}")]
+    Codec(#[from] CodecError),
+    /// Not signed by the core key.
+    #[error("the transcript is not signed by the core key")]
+    Signature(#[from] SignatureError),
+    /// A step does not follow from the one before.
+    #[error("step {number} of the transcript does not follow from the one before")]
+    Chain {
+        /// Number of the step, from 1.
+        number: usize,
+    },
+}
+
+impl Transcript {
+    /// An empty transcript of a ceremony with this plan.
+    pub fn begin(suite: Suite, kind: &str, plan: &[u8]) -> Self {
+        let plan = suite.hash(&[plan]);
+        Self { version: VersionOne, suite, kind: kind.into(), plan, steps: Vec::new() }
+    }
+
+    /// Adds a step.
+    pub fn record(&mut self, time: UnixMillis, what: impl Into<String>) {
+        let previous = self.last_hash();
+        self.steps.push(Step { previous, time, what: what.into() });
+    }
+
+    fn last_hash(&self) -> Digest32 {
+        self.steps.last().map_or(self.plan, |step| self.suite.hash(&[&codec::to_bytes(step)]))
+    }
+}
+
+impl SignedTranscript {
+    /// Checks signature and chain.
+    ///
+    /// # Errors
+    /// [`TranscriptError`] names what is wrong.
+    pub fn verify(&self, core_key: &PublicKey) -> Result<Transcript, TranscriptError> {
+        let transcript: Transcript = codec::open(&self.body)?;
+        core_key.verify(transcript.suite, TRANSCRIPT_DOMAIN, &self.body, &self.signature)?;
+        let mut previous = transcript.plan;
+        for (position, step) in transcript.steps.iter().enumerate() {
+            if step.previous != previous {
+                return Err(TranscriptError::Chain { number: position + 1 });
+            }
+            previous = transcript.suite.hash(&[&codec::to_bytes(step)]);
+        }
+        Ok(transcript)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asymmetric::PrivateKey;
+    use crate::quorum::testing::TestRng;
+
+    #[test]
+    fn a_changed_or_reordered_step_is_named() {
+        let mut rng = TestRng::new(1);
+        let core_key = PrivateKey::generate(Suite::Sm, &mut rng);
+        let mut transcript = Transcript::begin(Suite::Sm, "init", b"plan");
+        transcript.record(UnixMillis(1), "token made");
+        transcript.record(UnixMillis(2), "key made");
+        let mut sign = |transcript: &Transcript| {
+            let body = codec::to_bytes(transcript);
+            let signature = core_key.sign(TRANSCRIPT_DOMAIN, &body, &mut rng);
+            SignedTranscript { version: VersionOne, body, signature }
+        };
+        let public = core_key.public_key();
+        assert_eq!(sign(&transcript).verify(&public).as_ref(), Ok(&transcript));
+        let mut swapped = transcript.clone();
+        swapped.steps.swap(0, 1);
+        assert_eq!(sign(&swapped).verify(&public), Err(TranscriptError::Chain { number: 1 }));
+        let mut changed = sign(&transcript);
+        changed.body[10] ^= 1;
+        assert!(changed.verify(&public).is_err());
+    }
+}
