@@ -411,6 +411,11 @@ pub struct Verified {
 }
 
 impl<'a> Verifier<'a> {
+    /// Number of records verified so far.
+    pub fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
     /// Starts with an empty log and the signed checkpoints that it must agree with.
     ///
     /// # Errors
@@ -420,6 +425,23 @@ impl<'a> Verifier<'a> {
             checkpoints.iter().map(|signed| signed.verify(bundle)).collect::<Result<Vec<_>, _>>()?;
         checkpoints.sort_by_key(|checkpoint| checkpoint.size);
         Ok(Self { bundle, frontier: Frontier::empty(bundle.suite), last_time: UnixMillis(0), checkpoints })
+    }
+
+    /// Goes on from a checkpoint whose signature holds, with the tree that was stored beside it: proves that
+    /// a log still contains what the checkpoint saw without reading everything before it.
+    ///
+    /// # Errors
+    /// [`AuditFault::CheckpointRoot`] when the stored tree is not the one that was signed.
+    pub fn resume(
+        bundle: &'a Bundle,
+        checkpoint: &SignedCheckpoint,
+        frontier: Frontier,
+    ) -> Result<Self, AuditFault> {
+        let checkpoint = checkpoint.verify(bundle)?;
+        if frontier.size() != checkpoint.size || frontier.root() != checkpoint.root {
+            return Err(AuditFault::CheckpointRoot { size: checkpoint.size });
+        }
+        Ok(Self { bundle, frontier, last_time: UnixMillis(0), checkpoints: Vec::new() })
     }
 
     /// Checks the next segment and gives its leaves.
@@ -636,6 +658,23 @@ mod tests {
         short.segments.pop();
         assert!(short.verify(&[]).is_ok(), "nothing else can tell");
         assert_eq!(short.verify(&[checkpoint]), Err(AuditFault::Truncated { size: 4, checkpoint_size: 8 }));
+    }
+
+    #[test]
+    fn a_log_is_verified_from_a_checkpoint_on_and_only_with_the_tree_that_was_signed() {
+        let log = log();
+        let bundle = &log.made.bundle;
+        let checkpoint = log.checkpoint(4, &log.made.checkpoint_key);
+        let frontier = |hashes: &[Digest32]| {
+            let mut frontier = Frontier::empty(Suite::Intl);
+            hashes.iter().for_each(|hash| frontier.append(*hash));
+            frontier
+        };
+        let mut verifier = Verifier::resume(bundle, &checkpoint, frontier(&log.hashes[..4])).expect("resumes");
+        verifier.accept(&log.segments[2]).expect("the rest follows");
+        assert_eq!(verifier.finish().expect("ends").head.size, 8);
+        let refused = Verifier::resume(bundle, &checkpoint, frontier(&log.hashes[1..5])).err();
+        assert_eq!(refused, Some(AuditFault::CheckpointRoot { size: 4 }));
     }
 
     #[test]

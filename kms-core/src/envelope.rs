@@ -87,23 +87,33 @@ pub struct CiphertextInvalid;
 impl Header {
     /// The header's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let freshness = self.freshness.bytes();
-        let mut out = Vec::with_capacity(FIXED_LEN + freshness.len());
+        let mut out = self.fixed_bytes();
+        out.extend_from_slice(self.freshness.bytes());
+        out
+    }
+
+    /// The header without salt or nonce.
+    fn fixed_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FIXED_LEN + SALT_LEN);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[FORMAT, self.purpose.number()]);
         out.extend_from_slice(&self.spec.algorithm_number().to_be_bytes());
         out.extend_from_slice(&self.key_id.0);
         out.extend_from_slice(&self.version.number().to_be_bytes());
-        out.push(freshness.len() as u8);
-        out.extend_from_slice(freshness);
+        out.push(self.freshness.bytes().len() as u8);
         out
     }
 
     /// What the AEAD authenticates beside the body: header, tenant and context.
+    ///
+    /// A nonce is left out: the HSM may make it while it encrypts, and the AEAD authenticates it anyway.
     pub fn associated_data(&self, tenant: &TenantName, context: &EncryptionContext) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(b"kms/v1/ciphertext\0");
-        out.extend_from_slice(&self.to_bytes());
+        out.extend_from_slice(&match self.freshness {
+            Freshness::Salt(_) => self.to_bytes(),
+            Freshness::Nonce(_) => self.fixed_bytes(),
+        });
         out.extend_from_slice(&(tenant.as_str().len() as u16).to_be_bytes());
         out.extend_from_slice(tenant.as_str().as_bytes());
         out.extend_from_slice(&context.to_canonical());
@@ -288,6 +298,46 @@ pub fn wrapped_key_associated_data(
     out
 }
 
+/// A key version's material, sealed by a master key: what a database row holds (docs/formats/database.md).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrappedKey {
+    /// The master key's version.
+    pub master_version: KeyVersion,
+    /// The nonce of the seal.
+    pub nonce: [u8; NONCE_LEN],
+    /// Encrypted material and tag.
+    pub ciphertext_and_tag: Vec<u8>,
+}
+
+impl WrappedKey {
+    /// Format 1: `u8 1 || u32 master version || nonce (12) || ciphertext || tag`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(17 + self.ciphertext_and_tag.len());
+        out.push(1);
+        out.extend_from_slice(&self.master_version.number().to_be_bytes());
+        out.extend_from_slice(&self.nonce);
+        out.extend_from_slice(&self.ciphertext_and_tag);
+        out
+    }
+
+    /// Reads what [`WrappedKey::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`CiphertextInvalid`] for anything else.
+    pub fn open(bytes: &[u8]) -> Result<Self, CiphertextInvalid> {
+        let (fixed, sealed) = bytes.split_at_checked(17).ok_or(CiphertextInvalid)?;
+        if fixed[0] != 1 || sealed.len() < TAG_LEN {
+            return Err(CiphertextInvalid);
+        }
+        let version = u32::from_be_bytes([fixed[1], fixed[2], fixed[3], fixed[4]]);
+        Ok(Self {
+            master_version: KeyVersion::new(version).ok_or(CiphertextInvalid)?,
+            nonce: fixed[5..].try_into().map_err(|_| CiphertextInvalid)?,
+            ciphertext_and_tag: sealed.to_vec(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +381,20 @@ mod tests {
             assert!(!opens(&bytes, Binding { tenant: &tenant_b, context: &context_a }));
             assert!(!opens(&bytes, Binding { tenant: &tenant_a, context: &context_b }));
         }
+    }
+
+    #[test]
+    fn a_wrapped_key_is_read_back_and_a_later_format_is_refused() {
+        let wrapped = WrappedKey {
+            master_version: KeyVersion::FIRST,
+            nonce: [5; NONCE_LEN],
+            ciphertext_and_tag: alloc::vec![6; 48],
+        };
+        let mut bytes = wrapped.to_bytes();
+        assert_eq!(WrappedKey::open(&bytes).as_ref(), Ok(&wrapped));
+        assert!(WrappedKey::open(&bytes[..32]).is_err());
+        bytes[0] = 2;
+        assert!(WrappedKey::open(&bytes).is_err());
     }
 
     #[test]

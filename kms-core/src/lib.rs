@@ -26,3 +26,4 @@ pub mod secret;
 pub mod share;
 pub mod suite;
 pub mod transcript;
+pub mod worker;
