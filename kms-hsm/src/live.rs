@@ -1,0 +1,216 @@
+//! What an operation does inside a session that is there: finding objects, checking them, random bytes.
+
+use crate::attributes::{class, mac_key, sealing_key, signing_private_key, signing_public_key};
+use crate::encoding::public_point;
+use crate::error::HsmError;
+use crate::partition::{OpenSession, Partition};
+use crate::profile::Profile;
+use crate::{ConfirmedObject, ObjectKind};
+use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use kms_core::id::HsmObjectId;
+use kms_core::suite::NONCE_LEN;
+use std::collections::HashMap;
+
+/// Most bytes that one call asks the token's random generator for.
+const RANDOM_CALL_LEN_MAX: usize = 1024;
+/// How many nonces are fetched at a time: a random call for each would halve the rate of sealing.
+const NONCES_AT_A_TIME: usize = 32;
+
+/// A session that was there when it was last used.
+pub(crate) struct Live {
+    pub(crate) session: OpenSession,
+    /// By id and class number; empty again whenever `handle_generation` is not the partition's.
+    handles: HashMap<(HsmObjectId, u64), ObjectHandle>,
+    handle_generation: u64,
+    nonces: Vec<[u8; NONCE_LEN]>,
+    last_random: [u8; 16],
+}
+
+/// Why a call inside an operation did not succeed.
+pub(crate) enum CallError {
+    Token(Pkcs11Error),
+    Ours(HsmError),
+}
+
+impl From<Pkcs11Error> for CallError {
+    fn from(error: Pkcs11Error) -> Self {
+        CallError::Token(error)
+    }
+}
+
+impl From<HsmError> for CallError {
+    fn from(error: HsmError) -> Self {
+        CallError::Ours(error)
+    }
+}
+
+impl From<CallError> for HsmError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Token(error) => error.into(),
+            CallError::Ours(error) => error,
+        }
+    }
+}
+
+impl Live {
+    /// Opens a session that is logged in.
+    pub(crate) fn open(partition: &Partition) -> Result<Self, HsmError> {
+        let session = partition.open_logged_in()?;
+        Ok(Self {
+            session,
+            handles: HashMap::new(),
+            // Read after the login that opening may have made, which starts a generation.
+            handle_generation: partition.handle_generation(),
+            nonces: Vec::new(),
+            last_random: [0; 16],
+        })
+    }
+
+    /// Forgets handles that are older than the partition's last login or destruction.
+    pub(crate) fn refresh(&mut self, partition: &Partition) {
+        let handle_generation = partition.handle_generation();
+        if self.handle_generation != handle_generation {
+            self.forget_handles();
+            self.handle_generation = handle_generation;
+        }
+    }
+
+    pub(crate) fn forget_handles(&mut self) {
+        self.handles.clear();
+    }
+
+    /// Random bytes that are at least not visibly broken: a generator that is stuck would repeat a GCM
+    /// nonce, or make everybody the same key.
+    pub(crate) fn random(&mut self, out: &mut [u8]) -> Result<(), CallError> {
+        for piece in out.chunks_mut(RANDOM_CALL_LEN_MAX) {
+            self.session.get().generate_random_slice(piece)?;
+            if let Some(first) = piece.first_chunk::<16>() {
+                if *first == self.last_random || first.iter().all(|byte| *byte == first[0]) {
+                    return Err(
+                        HsmError::UnexpectedAnswer { what: "random bytes that are not random" }.into()
+                    );
+                }
+                self.last_random = *first;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn nonce(&mut self) -> Result<[u8; NONCE_LEN], CallError> {
+        if let Some(nonce) = self.nonces.pop() {
+            return Ok(nonce);
+        }
+        let mut bytes = [0; NONCE_LEN * NONCES_AT_A_TIME];
+        self.random(&mut bytes)?;
+        let (nonces, _) = bytes.as_chunks::<NONCE_LEN>();
+        let mut different = nonces.to_vec();
+        different.sort_unstable();
+        different.dedup();
+        if different.len() != NONCES_AT_A_TIME {
+            return Err(HsmError::UnexpectedAnswer { what: "random bytes that are not random" }.into());
+        }
+        self.nonces = nonces.to_vec();
+        self.nonce()
+    }
+
+    /// Fails unless the login holds. A token without a login shows no private object, so "there is none"
+    /// counts only after this.
+    pub(crate) fn check_login(&self) -> Result<(), CallError> {
+        if self.session.is_user()? { Ok(()) } else { Err(HsmError::LoginLost { source: None }.into()) }
+    }
+
+    pub(crate) fn find(
+        &self,
+        id: HsmObjectId,
+        class: Option<ObjectClass>,
+    ) -> Result<Vec<ObjectHandle>, CallError> {
+        let mut template = vec![Attribute::Token(true), Attribute::Id(id.0.to_vec())];
+        template.extend(class.map(Attribute::Class));
+        let found = self.session.get().find_objects(&template)?;
+        if found.is_empty() {
+            self.check_login()?;
+        }
+        Ok(found)
+    }
+
+    fn find_one(&self, id: HsmObjectId, class: ObjectClass) -> Result<ObjectHandle, CallError> {
+        match self.find(id, Some(class))?.as_slice() {
+            [handle] => Ok(*handle),
+            [] => Err(HsmError::NotFound { id }.into()),
+            several => Err(HsmError::Ambiguous { id, count: several.len() }.into()),
+        }
+    }
+
+    pub(crate) fn handle(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ObjectHandle, CallError> {
+        let class = class(kind);
+        if let Some(handle) = self.handles.get(&(id, *class)) {
+            return Ok(*handle);
+        }
+        let handle = self.find_one(id, class)?;
+        self.handles.insert((id, *class), handle);
+        Ok(handle)
+    }
+
+    /// Compares the attributes of an object with those that its kind has.
+    fn check_attributes(
+        &self,
+        id: HsmObjectId,
+        handle: ObjectHandle,
+        expected: &[Attribute],
+    ) -> Result<(), CallError> {
+        let types: Vec<AttributeType> = expected.iter().map(Attribute::attribute_type).collect();
+        let found = self.session.get().get_attributes(handle, &types)?;
+        match expected.iter().find(|attribute| !found.contains(attribute)) {
+            None => Ok(()),
+            Some(missing) => {
+                let attribute = missing.attribute_type().to_string();
+                Err(HsmError::AttributeNotKept { id, attribute }.into())
+            }
+        }
+    }
+
+    pub(crate) fn confirm(
+        &self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        profile: &Profile,
+    ) -> Result<ConfirmedObject, CallError> {
+        let handle = self.find_one(id, class(kind))?;
+        let public_key = match kind {
+            ObjectKind::SealingKey(spec) => {
+                let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &sealing_key(profile, spec, table))?;
+                None
+            }
+            ObjectKind::MacKey(suite) => {
+                let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &mac_key(profile, table))?;
+                None
+            }
+            ObjectKind::SigningKey(suite) => {
+                let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &signing_private_key(profile, table))?;
+                let public = self.find_one(id, ObjectClass::PUBLIC_KEY)?;
+                self.check_attributes(id, public, &signing_public_key(table))?;
+                let found = self.session.get().get_attributes(public, &[AttributeType::EcPoint])?;
+                let Some(Attribute::EcPoint(point)) = found.first() else {
+                    return Err(HsmError::UnexpectedAnswer { what: "a public key without a point" }.into());
+                };
+                Some(public_point(suite, point)?)
+            }
+        };
+        Ok(ConfirmedObject { id, public_key })
+    }
+
+    /// Whether an answer that means a broken device elsewhere only meant a bad tag: the device works.
+    pub(crate) fn check_device(&mut self) -> Result<(), CallError> {
+        self.check_login()?;
+        self.random(&mut [0; 16])
+    }
+}
+
+pub(crate) fn unsupported(kind: ObjectKind) -> HsmError {
+    HsmError::Unsupported { what: format!("{kind:?}") }
+}

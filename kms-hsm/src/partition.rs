@@ -1,0 +1,310 @@
+//! A token that is logged in: the login, and finding it again when it was lost.
+
+use crate::attributes::mechanisms;
+use crate::error::{HsmError, ModuleError, TokenAnswer};
+use crate::module::{HsmModule, TokenClaim, check_pin_len, end_other_login};
+use crate::pin::Pin;
+use crate::session::Pkcs11Session;
+use crate::{HsmPartition, HsmSession, ObjectKind};
+use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::session::{Session, SessionState, UserType};
+use cryptoki::slot::Slot;
+use kms_core::key::KeySpec;
+use kms_core::suite::Suite;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A PKCS#11 token on which this process is logged in as the user.
+///
+/// Dropping it and all its sessions logs out. Until then the PIN stays in locked memory, to log in again
+/// when the token comes back after a loss; [`HsmPartition::forget_pin`] gives that up.
+pub struct Pkcs11Partition(Arc<Partition>);
+
+/// What the sessions of a partition share.
+pub(crate) struct Partition {
+    module: HsmModule,
+    label: String,
+    serial: String,
+    kinds: HashSet<ObjectKind>,
+    login: Mutex<Login>,
+    /// Grows with every login.
+    logins: AtomicU64,
+    /// Grows with every login and every destroyed object: object handles of an older generation may be
+    /// dead or, worse, belong to another object by now.
+    handle_generation: AtomicU64,
+    is_closed: AtomicBool,
+    /// Given back last, when the login has ended.
+    claim: Mutex<Option<TokenClaim>>,
+}
+
+struct Login {
+    /// Keeps the login when every other session is closed.
+    anchor: Option<OpenSession>,
+    pin: Option<Pin>,
+    is_refused: bool,
+}
+
+/// A session that is closed when dropped, unless the token has declared it dead: its number may belong to
+/// another session by now.
+pub(crate) struct OpenSession {
+    session: Option<Session>,
+    slot: Slot,
+}
+
+impl OpenSession {
+    fn open(module: &HsmModule, slot: Slot) -> Result<Self, Pkcs11Error> {
+        let session = module.client().open_rw_session_no_drop(slot)?;
+        Ok(Self { session: Some(session), slot })
+    }
+
+    pub(crate) fn get(&self) -> &Session {
+        self.session.as_ref().expect("the session is taken out only when this value is consumed or dropped")
+    }
+
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Drops it without closing.
+    pub(crate) fn abandon(mut self) {
+        self.session = None;
+    }
+
+    pub(crate) fn is_user(&self) -> Result<bool, Pkcs11Error> {
+        Ok(self.get().get_session_info()?.session_state() == SessionState::RwUser)
+    }
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.session.take().map(Session::close) {
+            tracing::debug!(%error, "closing a session");
+        }
+    }
+}
+
+impl Pkcs11Partition {
+    pub(crate) fn open(
+        module: &HsmModule,
+        label: &str,
+        serial: &str,
+        user_pin: Pin,
+    ) -> Result<Self, ModuleError> {
+        let token = module.find_token_with_serial(label, serial)?;
+        check_pin_len(&token, &user_pin)?;
+        let claim = module.claim(&token)?;
+        if token.is_user_pin_locked {
+            return Err(HsmError::PinRefused {
+                source: Some(TokenAnswer {
+                    call: "C_GetTokenInfo".to_owned(),
+                    answer: "CKF_USER_PIN_LOCKED".to_owned(),
+                }),
+            }
+            .into());
+        }
+        let partition = Partition {
+            module: module.clone(),
+            label: token.label,
+            serial: token.serial,
+            kinds: offered_kinds(module, token.slot),
+            login: Mutex::new(Login { anchor: None, pin: Some(user_pin), is_refused: false }),
+            logins: AtomicU64::new(0),
+            handle_generation: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+            claim: Mutex::new(Some(claim)),
+        };
+        // Nothing of ours is logged in yet, so whatever login there is must go before ours is checked.
+        {
+            let session = OpenSession::open(module, token.slot)?;
+            end_other_login(session.get())?;
+        }
+        partition.restore_login(0)?;
+        Ok(Self(Arc::new(partition)))
+    }
+
+    /// The token's label.
+    pub fn label(&self) -> &str {
+        &self.0.label
+    }
+
+    /// The token's serial number.
+    pub fn serial(&self) -> &str {
+        &self.0.serial
+    }
+}
+
+impl fmt::Debug for Pkcs11Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pkcs11Partition({}, serial {})", self.0.label, self.0.serial)
+    }
+}
+
+impl HsmPartition for Pkcs11Partition {
+    fn open_session(&self) -> Result<Box<dyn HsmSession>, HsmError> {
+        let mut session = Pkcs11Session::new(self.0.clone());
+        session.connect()?;
+        Ok(Box::new(session))
+    }
+
+    fn can(&self, kind: ObjectKind) -> bool {
+        self.0.kinds.contains(&kind)
+    }
+
+    fn forget_pin(&self) {
+        self.0.lock_login().pin = None;
+    }
+
+    fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl Partition {
+    pub(crate) fn module(&self) -> &HsmModule {
+        &self.module
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub(crate) fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    pub(crate) fn can(&self, kind: ObjectKind) -> bool {
+        self.kinds.contains(&kind)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn handle_generation(&self) -> u64 {
+        self.handle_generation.load(Ordering::Acquire)
+    }
+
+    /// Makes every session find its objects again.
+    pub(crate) fn forget_handles(&self) {
+        self.handle_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Opens a session and makes sure that it is logged in.
+    pub(crate) fn open_logged_in(&self) -> Result<OpenSession, HsmError> {
+        let logins_seen = self.logins.load(Ordering::Acquire);
+        if self.is_closed() {
+            return Err(HsmError::Stopped);
+        }
+        let session = OpenSession::open(&self.module, self.slot()?)?;
+        if session.is_user()? {
+            return Ok(session);
+        }
+        self.restore_login(logins_seen)?;
+        if session.is_user()? { Ok(session) } else { Err(HsmError::LoginLost { source: None }) }
+    }
+
+    /// Logs in, unless that has happened since the caller last looked.
+    ///
+    /// One refused PIN is the last one: it is wiped, and every later call is refused without asking.
+    fn restore_login(&self, logins_seen: u64) -> Result<(), HsmError> {
+        let mut login = self.lock_login();
+        if self.is_closed() {
+            return Err(HsmError::Stopped);
+        }
+        if login.is_refused {
+            return Err(HsmError::PinRefused { source: None });
+        }
+        if self.logins.load(Ordering::Acquire) != logins_seen {
+            return Ok(());
+        }
+        let session = OpenSession::open(&self.module, self.slot()?)?;
+        if !session.is_user()? {
+            end_other_login(session.get())?;
+            let Some(pin) = &login.pin else {
+                return Err(HsmError::LoginLost { source: None });
+            };
+            match session.get().login(UserType::User, Some(&pin.for_driver())) {
+                Ok(()) => {}
+                // Somebody else in this process logged in since we looked. That costs no attempt; the next
+                // call sees the state and ends that login.
+                Err(error @ Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                    return Err(HsmError::LoginLost { source: Some(error.into()) });
+                }
+                Err(error) => {
+                    let error = HsmError::from(error);
+                    if matches!(error, HsmError::PinRefused { .. }) {
+                        login.is_refused = true;
+                        login.pin = None;
+                        tracing::error!(
+                            label = self.label,
+                            "the token refused the PIN; it is not tried again"
+                        );
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        // The old anchor is dead, and its number may be another session's by now.
+        if let Some(anchor) = login.anchor.replace(session) {
+            anchor.abandon();
+        }
+        self.forget_handles();
+        let count = self.logins.fetch_add(1, Ordering::AcqRel) + 1;
+        tracing::info!(label = self.label, serial = self.serial, count, "logged in to the token");
+        Ok(())
+    }
+
+    /// Where the token is now. A token with our label and another serial number is not ours.
+    fn slot(&self) -> Result<Slot, HsmError> {
+        match self.module.find_token_with_serial(&self.label, &self.serial) {
+            Ok(token) => Ok(token.slot),
+            Err(ModuleError::Hsm(error)) => Err(error),
+            Err(_) => Err(HsmError::TokenGone { source: None }),
+        }
+    }
+
+    fn close(&self) {
+        let mut login = self.lock_login();
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        login.pin = None;
+        if let Some(anchor) = login.anchor.take() {
+            // Closing the last session would log out too, but a session may be left in a stuck worker.
+            if let Err(error) = anchor.get().logout() {
+                tracing::warn!(label = self.label, %error, "logging out of the token");
+            }
+        }
+        self.forget_handles();
+        drop(login);
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        tracing::info!(label = self.label, serial = self.serial, "logged out of the token");
+    }
+
+    fn lock_login(&self) -> MutexGuard<'_, Login> {
+        self.login.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Which kinds of objects the token has every mechanism for. `C_GetMechanismInfo` is asked one by one,
+/// because the PKCS#11 client hides vendors' mechanisms from the list.
+fn offered_kinds(module: &HsmModule, slot: Slot) -> HashSet<ObjectKind> {
+    let suites = [Suite::Sm, Suite::Intl];
+    let kinds = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
+    let kinds = kinds.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey));
+    kinds
+        .filter(|kind| {
+            mechanisms(module.profile(), *kind).is_some_and(|needed| {
+                needed.into_iter().all(|one| module.client().get_mechanism_info(slot, one).is_ok())
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,382 @@
+//! One PKCS#11 session: the operations, and what happens when one finds the session or the login gone.
+
+use crate::attributes::{mac_key, naming, sealing_key, signing_private_key, signing_public_key};
+use crate::encoding::{gcm, plain, raw_signature, with_parameters};
+use crate::error::{ErrorClass, HsmError};
+use crate::live::{CallError, Live, unsupported};
+use crate::partition::Partition;
+use crate::{
+    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, ObjectClass as ListedClass,
+    ObjectKind, Sealed, TokenStatus, check_len,
+};
+use cryptoki::context::Function;
+use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass};
+use kms_core::id::HsmObjectId;
+use kms_core::key::KeySpec;
+use kms_core::secret::Secret;
+use kms_core::suite::{Suite, TAG_LEN};
+use std::sync::Arc;
+
+/// `CKR_AEAD_DECRYPT_FAILED` of PKCS#11 3.0, which the client library has no name for.
+const AEAD_DECRYPT_FAILED: u64 = 0x42;
+
+/// One session of a PKCS#11 token. Never leaves the thread that uses it.
+pub(crate) struct Pkcs11Session {
+    partition: Arc<Partition>,
+    live: Option<Live>,
+}
+
+/// Whether the operation has reached the call that changes something. Behind it nothing is repeated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    NotYet,
+    Possible,
+}
+
+impl Pkcs11Session {
+    pub(crate) fn new(partition: Arc<Partition>) -> Self {
+        Self { partition, live: None }
+    }
+
+    /// Opens the session now instead of at its first use.
+    pub(crate) fn connect(&mut self) -> Result<(), HsmError> {
+        self.live().map(|_| ())
+    }
+
+    fn live(&mut self) -> Result<&mut Live, HsmError> {
+        if self.partition.is_closed() {
+            // Another login of this process must not bring an old session back to life.
+            self.live = None;
+            return Err(HsmError::Stopped);
+        }
+        let live = match self.live.take() {
+            Some(mut live) => {
+                live.refresh(&self.partition);
+                live
+            }
+            None => Live::open(&self.partition)?,
+        };
+        Ok(self.live.insert(live))
+    }
+
+    /// Runs `operation`, and once more when the first time found a session, login or handle gone and
+    /// nothing can have happened yet.
+    fn run<T>(
+        &mut self,
+        operation: impl Fn(&mut Live, &Partition, &mut Effect) -> Result<T, CallError>,
+    ) -> Result<T, HsmError> {
+        let mut effect = Effect::NotYet;
+        match self.attempt(&operation, &mut effect) {
+            Err((_, true)) if effect == Effect::NotYet => {}
+            result => return result.map_err(|(error, _)| error),
+        }
+        self.attempt(&operation, &mut effect).map_err(|(error, _)| error)
+    }
+
+    /// One attempt. The flag with an error says whether another one may do better.
+    fn attempt<T>(
+        &mut self,
+        operation: impl Fn(&mut Live, &Partition, &mut Effect) -> Result<T, CallError>,
+        effect: &mut Effect,
+    ) -> Result<T, (HsmError, bool)> {
+        let partition = self.partition.clone();
+        let live = self.live().map_err(|error| {
+            let may_come_back =
+                matches!(error.class(), ErrorClass::RetryOnNewSession | ErrorClass::LoginLost);
+            (error, may_come_back)
+        })?;
+        let error = match operation(live, &partition, effect) {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if let CallError::Token(Pkcs11Error::Pkcs11(
+            RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid,
+            _,
+        )) = &error
+        {
+            // Destroyed by somebody, or the login ended and took the handles along. The second is asked,
+            // so that the next attempt does not mistake it for an empty token.
+            live.forget_handles();
+            if !matches!(live.session.is_user(), Ok(true)) {
+                self.live = None;
+            }
+            return Err((error.into(), true));
+        }
+        let is_session_dead = matches!(
+            &error,
+            CallError::Token(Pkcs11Error::Pkcs11(RvError::SessionHandleInvalid | RvError::SessionClosed, _))
+        );
+        let error = HsmError::from(error);
+        let may_repeat = match error.class() {
+            ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => {
+                match self.live.take() {
+                    Some(live) if is_session_dead => live.session.abandon(),
+                    // Closed, so that it does not count against the token's sessions. It may be there still.
+                    _ => {}
+                }
+                true
+            }
+            ErrorClass::LoginLost => {
+                self.live = None;
+                true
+            }
+            // A call may be left half done in the session, so it is not used again. Not repeated: if the
+            // device is sick, everybody repeating makes it worse.
+            ErrorClass::DeviceSick => {
+                self.live = None;
+                false
+            }
+            _ => false,
+        };
+        Err((error, may_repeat))
+    }
+}
+
+impl HsmSession for Pkcs11Session {
+    fn random(&mut self, out: &mut [u8]) -> Result<(), HsmError> {
+        let len = out.len();
+        let fresh = self.run(|live, _, _| {
+            let mut fresh = Secret::new(vec![0; len]).into_zeroizing();
+            live.random(&mut fresh)?;
+            Ok(fresh)
+        })?;
+        out.copy_from_slice(&fresh);
+        Ok(())
+    }
+
+    fn seal(
+        &mut self,
+        key: HsmObjectId,
+        spec: KeySpec,
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Sealed, HsmError> {
+        check_len("the plaintext", plaintext.len(), INPUT_LEN_MAX)?;
+        check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
+        let kind = ObjectKind::SealingKey(spec);
+        self.run(|live, partition, effect| {
+            let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(key, kind)?;
+            let nonce = live.nonce()?;
+            let mut iv = nonce;
+            let mut parameters = gcm(&mut iv, aad)?;
+            let encrypted = {
+                let mechanism = with_parameters(table.seal, &parameters);
+                live.session.get().encrypt(&mechanism, handle, plaintext)
+            };
+            if !matches!(encrypted, Ok(_) | Err(Pkcs11Error::Pkcs11(_, Function::EncryptInit))) {
+                // The key may have been used once more, and uses are counted: the caller decides.
+                *effect = Effect::Possible;
+            }
+            let ciphertext_and_tag = encrypted?;
+            // Some devices put in a nonce of their own, or append it.
+            if *parameters.iv() != nonce || ciphertext_and_tag.len() != plaintext.len() + TAG_LEN {
+                return Err(HsmError::UnexpectedAnswer { what: "a ciphertext of another form" }.into());
+            }
+            Ok(Sealed { nonce, ciphertext_and_tag })
+        })
+    }
+
+    fn open(
+        &mut self,
+        key: HsmObjectId,
+        spec: KeySpec,
+        aad: &[u8],
+        sealed: &Sealed,
+    ) -> Result<Secret, HsmError> {
+        check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
+        let kind = ObjectKind::SealingKey(spec);
+        self.run(|live, partition, _| {
+            let profile = partition.module().profile();
+            let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(key, kind)?;
+            let mut iv = sealed.nonce;
+            let parameters = gcm(&mut iv, aad)?;
+            let mechanism = with_parameters(table.seal, &parameters);
+            let opened =
+                live.session.get().decrypt(&mechanism, handle, &sealed.ciphertext_and_tag).map(Secret::new);
+            match opened {
+                Ok(plaintext) if plaintext.expose().len() + TAG_LEN == sealed.ciphertext_and_tag.len() => {
+                    Ok(plaintext)
+                }
+                Ok(_) => Err(HsmError::UnexpectedAnswer { what: "a plaintext of another length" }.into()),
+                Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if means_bad_tag(code) => {
+                    Err(HsmError::CiphertextInvalid.into())
+                }
+                // Nobody can tell a forged ciphertext from a broken device by this answer. A device that
+                // works a moment later was given a forged one; garbage alone trips nothing.
+                Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if profile.may_mean_bad_tag(code) => {
+                    live.check_device()?;
+                    Err(HsmError::CiphertextInvalid.into())
+                }
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn create(
+        &mut self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        label: &str,
+    ) -> Result<ConfirmedObject, HsmError> {
+        if !self.partition.can(kind) {
+            return Err(unsupported(kind));
+        }
+        self.run(|live, partition, effect| {
+            let profile = partition.module().profile();
+            if !live.find(id, None)?.is_empty() {
+                return Err(HsmError::AlreadyExists { id }.into());
+            }
+            *effect = Effect::Possible;
+            let session = live.session.get();
+            match kind {
+                ObjectKind::SealingKey(spec) => {
+                    let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
+                    let mut template = sealing_key(profile, spec, table);
+                    template.extend(naming(id, label));
+                    session.generate_key(&plain(table.generate), &template)?;
+                }
+                ObjectKind::MacKey(suite) => {
+                    let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
+                    let mut template = mac_key(profile, table);
+                    template.extend(naming(id, label));
+                    session.generate_key(&plain(table.generate), &template)?;
+                }
+                ObjectKind::SigningKey(suite) => {
+                    let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
+                    let (mut public, mut private) =
+                        (signing_public_key(table), signing_private_key(profile, table));
+                    public.extend(naming(id, label));
+                    private.extend(naming(id, label));
+                    session.generate_key_pair(&plain(table.generate), &public, &private)?;
+                }
+            }
+            let confirmed = live.confirm(id, kind, profile);
+            if let Err(CallError::Ours(HsmError::AttributeNotKept { .. })) = confirmed {
+                // Ours, made a moment ago and never used: a key that could get out must not stay.
+                for handle in live.find(id, None)? {
+                    live.session.get().destroy_object(handle)?;
+                }
+            }
+            confirmed
+        })
+    }
+
+    fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {
+        self.run(|live, partition, _| live.confirm(id, kind, partition.module().profile()))
+    }
+
+    fn exists(&mut self, id: HsmObjectId) -> Result<bool, HsmError> {
+        self.run(|live, _, _| Ok(!live.find(id, None)?.is_empty()))
+    }
+
+    fn destroy(&mut self, id: HsmObjectId) -> Result<(), HsmError> {
+        let result = self.run(|live, _, effect| {
+            let keys = [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY];
+            let mut found = Vec::new();
+            for class in keys {
+                found.extend(live.find(id, Some(class))?);
+            }
+            if found.len() > 1 {
+                return Err(HsmError::Ambiguous { id, count: found.len() }.into());
+            }
+            // The public half goes last: if we stop between the two, what is left is no secret and can
+            // be destroyed by asking again.
+            found.extend(live.find(id, Some(ObjectClass::PUBLIC_KEY))?);
+            if found.is_empty() {
+                return Err(HsmError::NotFound { id }.into());
+            }
+            *effect = Effect::Possible;
+            for handle in found {
+                live.session.get().destroy_object(handle)?;
+            }
+            Ok(())
+        });
+        // A token may give the number of a destroyed object to the next one.
+        self.partition.forget_handles();
+        result
+    }
+
+    fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError> {
+        let kind = ObjectKind::SigningKey(suite);
+        self.run(|live, partition, _| {
+            let table = partition.module().profile().signing(suite).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(key, kind)?;
+            let signature = live.session.get().sign(&plain(table.sign), handle, digest)?;
+            raw_signature(suite, table.signature, &signature)
+                .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a signature of another form" }.into())
+        })
+    }
+
+    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<[u8; 32], HsmError> {
+        check_len("the message", data.len(), INPUT_LEN_MAX)?;
+        let kind = ObjectKind::MacKey(suite);
+        self.run(|live, partition, _| {
+            let table = partition.module().profile().mac(suite).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(key, kind)?;
+            // A MAC may serve as a derived key, so it is wiped like one.
+            let mac = Secret::new(live.session.get().sign(&plain(table.mac), handle, data)?);
+            mac.expose()
+                .try_into()
+                .map_err(|_| HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into())
+        })
+    }
+
+    fn status(&mut self) -> Result<TokenStatus, HsmError> {
+        self.run(|live, partition, _| {
+            let token = partition.module().client().get_token_info(live.session.slot())?;
+            if token.serial_number() != partition.serial() || token.label() != partition.label() {
+                return Err(HsmError::TokenGone { source: None }.into());
+            }
+            live.check_login()?;
+            Ok(TokenStatus {
+                label: token.label().to_owned(),
+                serial: token.serial_number().to_owned(),
+                manufacturer: token.manufacturer_id().to_owned(),
+                model: token.model().to_owned(),
+                firmware: token.firmware_version().to_string(),
+                user_pin_count_low: token.user_pin_count_low(),
+            })
+        })
+    }
+
+    fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {
+        self.run(|live, _, _| {
+            live.check_login()?;
+            let session = live.session.get();
+            let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];
+            let mut listed = Vec::new();
+            for handle in session.find_objects(&[Attribute::Token(true)])? {
+                let mut object = ListedObject { id: None, label: String::new(), class: ListedClass::Other };
+                for attribute in session.get_attributes(handle, &wanted)? {
+                    match attribute {
+                        Attribute::Id(id) => object.id = id.try_into().ok().map(HsmObjectId),
+                        Attribute::Label(label) => {
+                            object.label = String::from_utf8_lossy(&label).into_owned()
+                        }
+                        Attribute::Class(ObjectClass::SECRET_KEY) => object.class = ListedClass::SecretKey,
+                        Attribute::Class(ObjectClass::PRIVATE_KEY) => object.class = ListedClass::PrivateKey,
+                        Attribute::Class(ObjectClass::PUBLIC_KEY) => object.class = ListedClass::PublicKey,
+                        _ => {}
+                    }
+                }
+                listed.push(object);
+            }
+            Ok(listed)
+        })
+    }
+}
+
+/// Answers to a decryption that mean one thing only.
+fn means_bad_tag(code: RvError) -> bool {
+    matches!(
+        code,
+        RvError::EncryptedDataInvalid
+            | RvError::EncryptedDataLenRange
+            | RvError::DataInvalid
+            | RvError::SignatureInvalid
+            | RvError::UnknownErrorCode(AEAD_DECRYPT_FAILED)
+    )
+}

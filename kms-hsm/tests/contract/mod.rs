@@ -1,0 +1,231 @@
+//! What every device must do, whoever makes it. Each case runs in a process and a token directory of its
+//! own: a PKCS#11 library reads its environment once, and a login belongs to the whole process.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+pub mod keys;
+pub mod logins;
+pub mod pools;
+pub mod raw;
+pub mod tokens;
+
+use kms_core::id::HsmObjectId;
+use kms_core::key::KeySpec;
+use kms_core::suite::Suite;
+use kms_hsm::{
+    ErrorClass, HsmModule, HsmPartition, HsmSession, ObjectKind, Observer, Pin, Pkcs11Partition, Pool,
+    PoolOptions, ProfileChoice, TokenDescription,
+};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// A module under test.
+pub trait Device {
+    fn module_path(&self) -> PathBuf;
+    /// The built-in profile that must be found for it.
+    fn profile(&self) -> &'static str;
+    /// The suites whose mechanisms it has.
+    fn suites(&self) -> &'static [Suite];
+    /// Makes a place for tokens, and names the variable that points at it.
+    fn environment(&self, directory: &Path) -> (&'static str, PathBuf);
+}
+
+pub const LABEL: &str = "operations";
+pub const SO_PIN: &str = "security-officer-0001";
+pub const USER_PIN: &str = "operations-user-0001";
+
+/// Set in the process that runs one case.
+const CHILD: &str = "KMS_HSM_CONTRACT_CHILD";
+
+/// Runs `case` in a process of its own, with tokens of its own.
+pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn Device)) {
+    if std::env::var_os(CHILD).is_some() {
+        return case(device);
+    }
+    let module = device.module_path();
+    let directory = tempfile::tempdir().unwrap();
+    let (variable, value) = device.environment(directory.path());
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(CHILD, "1")
+        .env(variable, value)
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "on {}: {text}", module.display());
+    assert!(text.contains("1 passed"), "the case did not run: {text}");
+}
+
+/// One test for each case, on one device.
+macro_rules! cases {
+    ($device:expr) => {
+        contract::cases!($device;
+            tokens: a_label_that_is_taken_is_refused_and_its_token_left_alone,
+            tokens: a_label_that_no_token_can_have_is_refused,
+            tokens: a_token_that_is_not_there_is_named_with_those_that_are,
+            tokens: the_profile_is_found_by_what_the_library_says,
+            tokens: a_token_with_another_serial_number_gets_no_pin,
+            tokens: a_pin_of_a_length_that_the_token_does_not_take_is_not_sent,
+            tokens: a_token_is_open_once_per_process,
+            tokens: a_wrong_so_pin_is_refused_and_changes_nothing,
+            tokens: pins_are_changed_by_their_owner_and_the_old_ones_are_dead,
+            tokens: a_derived_pin_opens_the_token_that_it_was_derived_for,
+            logins: a_wrong_pin_is_refused,
+            logins: a_login_that_is_not_ours_does_not_let_a_wrong_pin_in,
+            logins: objects_are_found_again_after_the_login_was_lost,
+            logins: sessions_that_the_token_closed_are_replaced,
+            logins: an_object_is_made_after_the_login_was_lost,
+            logins: a_lost_login_is_never_taken_for_an_empty_token,
+            logins: a_pin_that_was_changed_is_tried_once_and_the_pool_gives_up,
+            logins: a_refused_pin_is_not_sent_again_by_any_session,
+            logins: without_a_pin_a_lost_login_stays_lost,
+            logins: closing_logs_out_and_the_partition_opens_nothing_more,
+            keys: what_was_sealed_opens,
+            keys: anything_else_is_an_invalid_ciphertext_and_the_pool_stays_healthy,
+            keys: lengths_that_no_sealed_value_has_are_refused_without_the_hsm,
+            keys: inputs_that_are_too_long_are_refused_without_the_hsm,
+            keys: a_signature_verifies_outside_the_hsm,
+            keys: a_mac_depends_on_key_and_message_and_on_nothing_else,
+            keys: an_id_is_never_used_twice,
+            keys: a_destroyed_object_is_gone_with_both_halves,
+            keys: destroying_one_object_leaves_the_others,
+            keys: an_object_of_another_kind_is_not_found,
+            keys: what_the_token_cannot_do_is_said_without_an_effect,
+            keys: attributes_keep_every_key_inside,
+            keys: a_key_with_weaker_attributes_is_not_confirmed,
+            keys: two_objects_with_one_id_are_ambiguous,
+            keys: objects_of_others_are_listed,
+            keys: random_bytes_differ,
+            pools: many_threads_share_a_pool,
+            pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,
+            pools: random_bytes_come_from_the_stock_without_an_hsm_call,
+            pools: a_pool_that_is_dropped_logs_out,
+        );
+    };
+    ($device:expr; $($module:ident: $name:ident,)*) => {
+        $(
+            #[test]
+            fn $name() {
+                contract::in_own_process(stringify!($name), &$device, contract::$module::$name);
+            }
+        )*
+    };
+}
+pub(crate) use cases;
+
+/// A device with one initialised token.
+pub struct Fixture {
+    pub path: PathBuf,
+    pub module: HsmModule,
+    pub token: TokenDescription,
+    pub suites: &'static [Suite],
+}
+
+impl Fixture {
+    pub fn new(device: &dyn Device) -> Self {
+        let path = device.module_path();
+        let module = HsmModule::open(&path, ProfileChoice::Auto).unwrap();
+        let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
+        module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
+        let suites = device.suites();
+        Self { path, module, token, suites }
+    }
+
+    pub fn open(&self) -> Pkcs11Partition {
+        self.module.open_partition(LABEL, &self.token.serial, pin(USER_PIN)).unwrap()
+    }
+
+    pub fn session(&self) -> (Pkcs11Partition, Box<dyn HsmSession>) {
+        let partition = self.open();
+        let session = partition.open_session().unwrap();
+        (partition, session)
+    }
+
+    pub fn pool(&self) -> (Pool, Arc<Recorder>) {
+        self.pool_of(2)
+    }
+
+    pub fn pool_of(&self, workers: usize) -> (Pool, Arc<Recorder>) {
+        let recorder = Arc::new(Recorder::default());
+        let options = PoolOptions {
+            workers,
+            observer: recorder.clone(),
+            // Long, so that what a case sees comes from the case.
+            heartbeat: Duration::from_secs(600),
+            relogin_grace: Duration::from_secs(600),
+            ..PoolOptions::default()
+        };
+        (Pool::start(Arc::new(self.open()), options).unwrap(), recorder)
+    }
+
+    pub fn specs(&self) -> Vec<KeySpec> {
+        let has = |spec: &KeySpec| match spec {
+            KeySpec::Aes256 => self.suites.contains(&Suite::Intl),
+            KeySpec::Sm4 => self.suites.contains(&Suite::Sm),
+        };
+        KeySpec::ALL.into_iter().filter(has).collect()
+    }
+
+    pub fn kinds(&self) -> Vec<ObjectKind> {
+        let mut kinds: Vec<ObjectKind> = self.specs().into_iter().map(ObjectKind::SealingKey).collect();
+        kinds.extend(self.suites.iter().copied().map(ObjectKind::SigningKey));
+        kinds.extend(self.suites.iter().copied().map(ObjectKind::MacKey));
+        kinds
+    }
+}
+
+pub fn pin(text: &str) -> Pin {
+    Pin::entered(&Zeroizing::new(text.to_owned())).unwrap()
+}
+
+/// A different id at each call.
+pub fn new_id() -> HsmObjectId {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    HsmObjectId([NEXT.fetch_add(1, Ordering::Relaxed); 16])
+}
+
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Keeps what it was told.
+#[derive(Default)]
+pub struct Recorder {
+    begun: Mutex<Vec<&'static str>>,
+    outcomes: Mutex<Vec<(&'static str, Result<(), ErrorClass>)>>,
+}
+
+impl Recorder {
+    /// How many operations of this name reached the HSM.
+    pub fn count(&self, operation: &str) -> usize {
+        self.begun.lock().unwrap().iter().filter(|one| **one == operation).count()
+    }
+
+    pub fn has_outcome(&self, class: ErrorClass) -> bool {
+        self.outcomes.lock().unwrap().iter().any(|(_, outcome)| *outcome == Err(class))
+    }
+}
+
+impl Observer for Recorder {
+    fn before(&self, operation: &'static str) {
+        self.begun.lock().unwrap().push(operation);
+    }
+
+    fn after(&self, operation: &'static str, outcome: &Result<(), ErrorClass>, _elapsed: Duration) {
+        self.outcomes.lock().unwrap().push((operation, *outcome));
+    }
+}
+
+/// Waits until something that another thread does has happened.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = soon();
+    while !is_so() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,97 @@
+//! The worker pool on a real module. What it does when the HSM misbehaves is in `tests/pool.rs`.
+
+use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon};
+use cryptoki::object::Attribute;
+use cryptoki::session::SessionState;
+use kms_core::key::KeySpec;
+use kms_hsm::{ErrorClass, ObjectKind, Stopped};
+use std::sync::mpsc;
+
+const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
+
+pub fn many_threads_share_a_pool(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool_of(4);
+    let id = new_id();
+    pool.call("create", soon(), move |session| session.create(id, KIND, "shared")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u8 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for message in 0..50_u8 {
+                    let text = [thread, message];
+                    let opened = pool.call("round trip", soon(), move |session| {
+                        let sealed = session.seal(id, KeySpec::Aes256, b"aad", &text)?;
+                        session.open(id, KeySpec::Aes256, b"aad", &sealed)
+                    });
+                    assert_eq!(opened.unwrap().expose(), text);
+                }
+            });
+        }
+    });
+    assert_eq!(pool.stop(), Stopped::Cleanly);
+}
+
+pub fn stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool_of(1);
+    let id = new_id();
+    pool.call("create", soon(), move |session| session.create(id, KIND, "lasting")).unwrap();
+    let sealed =
+        pool.call("seal", soon(), move |session| session.seal(id, KeySpec::Aes256, b"", b"text")).unwrap();
+
+    let (sender, replies) = mpsc::channel();
+    for _ in 0..20 {
+        let (sender, sealed) = (sender.clone(), sealed.clone());
+        let work =
+            move |session: &mut dyn kms_hsm::HsmSession| session.open(id, KeySpec::Aes256, b"", &sealed);
+        pool.submit("open", soon(), work, move |result| sender.send(result.is_ok()).unwrap());
+    }
+    assert_eq!(pool.stop(), Stopped::Cleanly);
+    drop(sender);
+    assert_eq!(replies.iter().collect::<Vec<_>>(), [true; 20]);
+    let error = pool.call("status", soon(), |session| session.status()).unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Stopped);
+    assert!(!pool.take_random(&mut [0; 1]));
+
+    // Nobody in this process can use the key now.
+    let other = raw::session(&fixture);
+    assert_eq!(other.get_session_info().unwrap().session_state(), SessionState::RwPublic);
+    assert!(other.find_objects(&[Attribute::Id(id.0.to_vec())]).unwrap().is_empty());
+    drop(other);
+
+    let (pool, _) = fixture.pool_of(1);
+    let opened =
+        pool.call("open", soon(), move |session| session.open(id, KeySpec::Aes256, b"", &sealed)).unwrap();
+    assert_eq!(opened.expose(), b"text");
+}
+
+pub fn random_bytes_come_from_the_stock_without_an_hsm_call(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, recorder) = fixture.pool();
+    // 64 KiB in pieces of 1 KiB, and the sign of life before them.
+    eventually("the stock is full", || recorder.count("random") == 65);
+    let (mut first, mut second) = ([0; 32], [0; 32]);
+    assert!(pool.take_random(&mut first));
+    pool.random(&mut second, soon()).unwrap();
+    assert_ne!(first, second);
+    assert_ne!(first, [0; 32]);
+    assert_eq!(recorder.count("random"), 65);
+
+    // More than the stock can hold comes from the HSM.
+    let mut large = vec![0; 65 << 10];
+    assert!(!pool.take_random(&mut large));
+    pool.random(&mut large, soon()).unwrap();
+    assert!(large.chunks(16).all(|chunk| chunk != [0; 16]));
+    // Below one half it is filled again.
+    assert!(pool.take_random(&mut vec![0; 40 << 10]));
+    eventually("the stock is full again", || pool.take_random(&mut vec![0; 60 << 10]));
+}
+
+pub fn a_pool_that_is_dropped_logs_out(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool();
+    drop(pool);
+    let again = fixture.module.open_partition(LABEL, &fixture.token.serial, pin(USER_PIN));
+    again.unwrap();
+}

@@ -1,0 +1,40 @@
+//! The contract of the HSM layer, on SoftHSM.
+
+mod contract;
+
+use contract::Device;
+use kms_core::suite::Suite;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+struct SoftHsm;
+
+impl Device for SoftHsm {
+    fn module_path(&self) -> PathBuf {
+        let path = PathBuf::from("/usr/lib/softhsm/libsofthsm2.so");
+        assert!(path.exists(), "SoftHSM is missing at {}; install it (Debian: softhsm2)", path.display());
+        path
+    }
+
+    fn profile(&self) -> &'static str {
+        "softhsm"
+    }
+
+    fn suites(&self) -> &'static [Suite] {
+        &[Suite::Intl]
+    }
+
+    fn environment(&self, directory: &Path) -> (&'static str, PathBuf) {
+        let configuration = directory.join("softhsm2.conf");
+        let tokens = directory.join("tokens");
+        fs::create_dir(&tokens).expect("the directory is new");
+        let text = format!(
+            "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+            tokens.display()
+        );
+        fs::write(&configuration, text).expect("the directory can be written");
+        ("SOFTHSM2_CONF", configuration)
+    }
+}
+
+contract::cases!(SoftHsm);
