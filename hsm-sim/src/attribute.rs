@@ -1,0 +1,149 @@
+//! The attributes that objects have: one table, and the values that go with it.
+
+use cryptoki_sys as ck;
+use minicbor::{Decode, Encode};
+
+use crate::object::ObjectClass;
+use crate::refusal::Refusal;
+
+/// The value of every attribute except `CKA_VALUE`, which is secret and lives apart.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum AttributeValue {
+    #[n(0)]
+    Flag(#[n(0)] bool),
+    #[n(1)]
+    Number(#[n(0)] u64),
+    #[n(2)]
+    Bytes(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    Flag,
+    Number,
+    Bytes,
+}
+
+/// Who decides the value when an object is born.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The template.
+    Creator,
+    /// The module; a template that names it is refused.
+    Token,
+    /// The template when an object is created from known values, the module when it is generated.
+    CreatorUnlessGenerated,
+    /// The template when an object is generated, the module when it is created from known values.
+    CreatorIfGenerated,
+}
+
+/// What `C_SetAttributeValue` may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Never,
+    Freely,
+    OnlyToTrue,
+    OnlyToFalse,
+    /// To true by the security officer only, to false by anybody.
+    TrustBySecurityOfficer,
+}
+
+#[derive(Debug)]
+pub struct AttributeRule {
+    pub attribute: ck::CK_ATTRIBUTE_TYPE,
+    pub kind: ValueKind,
+    pub classes: &'static [ObjectClass],
+    pub origin: Origin,
+    pub change: Change,
+}
+
+use Change::{Freely, Never, OnlyToFalse, OnlyToTrue, TrustBySecurityOfficer};
+use ObjectClass::{PrivateKey, PublicKey, SecretKey};
+use Origin::{Creator, CreatorIfGenerated, CreatorUnlessGenerated, Token};
+use ValueKind::{Bytes, Flag, Number};
+
+const ANY: &[ObjectClass] = &[PublicKey, PrivateKey, SecretKey];
+const PUBLIC_OR_SECRET: &[ObjectClass] = &[PublicKey, SecretKey];
+const PRIVATE_OR_SECRET: &[ObjectClass] = &[PrivateKey, SecretKey];
+
+const fn rule(
+    attribute: ck::CK_ATTRIBUTE_TYPE,
+    kind: ValueKind,
+    classes: &'static [ObjectClass],
+    origin: Origin,
+    change: Change,
+) -> AttributeRule {
+    AttributeRule { attribute, kind, classes, origin, change }
+}
+
+/// Every attribute that this module knows. One that is missing here is unknown to it.
+static RULES: &[AttributeRule] = &[
+    rule(ck::CKA_CLASS, Number, ANY, Creator, Never),
+    rule(ck::CKA_TOKEN, Flag, ANY, Creator, Never),
+    rule(ck::CKA_PRIVATE, Flag, ANY, Creator, Never),
+    rule(ck::CKA_MODIFIABLE, Flag, ANY, Creator, Never),
+    rule(ck::CKA_COPYABLE, Flag, ANY, Creator, OnlyToFalse),
+    rule(ck::CKA_DESTROYABLE, Flag, ANY, Creator, Never),
+    rule(ck::CKA_LABEL, Bytes, ANY, Creator, Freely),
+    rule(ck::CKA_ID, Bytes, ANY, Creator, Freely),
+    rule(ck::CKA_KEY_TYPE, Number, ANY, Creator, Never),
+    rule(ck::CKA_DERIVE, Flag, ANY, Creator, Freely),
+    rule(ck::CKA_LOCAL, Flag, ANY, Token, Never),
+    rule(ck::CKA_KEY_GEN_MECHANISM, Number, ANY, Token, Never),
+    rule(ck::CKA_ENCRYPT, Flag, PUBLIC_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_VERIFY, Flag, PUBLIC_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_WRAP, Flag, PUBLIC_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_TRUSTED, Flag, PUBLIC_OR_SECRET, Creator, TrustBySecurityOfficer),
+    rule(ck::CKA_DECRYPT, Flag, PRIVATE_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_SIGN, Flag, PRIVATE_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_UNWRAP, Flag, PRIVATE_OR_SECRET, Creator, Freely),
+    rule(ck::CKA_SENSITIVE, Flag, PRIVATE_OR_SECRET, Creator, OnlyToTrue),
+    rule(ck::CKA_EXTRACTABLE, Flag, PRIVATE_OR_SECRET, Creator, OnlyToFalse),
+    rule(ck::CKA_WRAP_WITH_TRUSTED, Flag, PRIVATE_OR_SECRET, Creator, OnlyToTrue),
+    rule(ck::CKA_ALWAYS_SENSITIVE, Flag, PRIVATE_OR_SECRET, Token, Never),
+    rule(ck::CKA_NEVER_EXTRACTABLE, Flag, PRIVATE_OR_SECRET, Token, Never),
+    rule(ck::CKA_ALWAYS_AUTHENTICATE, Flag, &[PrivateKey], Creator, Never),
+    rule(ck::CKA_VALUE, Bytes, PRIVATE_OR_SECRET, CreatorUnlessGenerated, Never),
+    rule(ck::CKA_VALUE_LEN, Number, &[SecretKey], CreatorIfGenerated, Never),
+    rule(ck::CKA_CHECK_VALUE, Bytes, &[SecretKey], Token, Never),
+    rule(ck::CKA_EC_PARAMS, Bytes, &[PublicKey, PrivateKey], Creator, Never),
+    rule(ck::CKA_EC_POINT, Bytes, &[PublicKey], CreatorUnlessGenerated, Never),
+];
+
+/// The rule of an attribute; unknown attributes are refused.
+pub fn rule_of(attribute: ck::CK_ATTRIBUTE_TYPE) -> Result<&'static AttributeRule, Refusal> {
+    RULES.iter().find(|rule| rule.attribute == attribute).ok_or(Refusal::AttributeTypeInvalid)
+}
+
+impl AttributeValue {
+    /// Reads the bytes of a `CK_ATTRIBUTE`.
+    pub fn parse(kind: ValueKind, bytes: &[u8]) -> Result<Self, Refusal> {
+        let invalid = |_| Refusal::AttributeValueInvalid;
+        match kind {
+            ValueKind::Flag => match bytes {
+                [ck::CK_FALSE] => Ok(Self::Flag(false)),
+                [ck::CK_TRUE] => Ok(Self::Flag(true)),
+                _ => Err(Refusal::AttributeValueInvalid),
+            },
+            ValueKind::Number => {
+                let number = ck::CK_ULONG::from_ne_bytes(bytes.try_into().map_err(invalid)?);
+                Ok(Self::Number(number))
+            }
+            ValueKind::Bytes => Ok(Self::Bytes(bytes.to_vec())),
+        }
+    }
+
+    /// The bytes that a client sees.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Flag(flag) => vec![if *flag { ck::CK_TRUE } else { ck::CK_FALSE }],
+            Self::Number(number) => number.to_ne_bytes().to_vec(),
+            Self::Bytes(bytes) => bytes.clone(),
+        }
+    }
+}
+
+/// The rules that apply to objects of one class.
+pub fn rules_of(class: ObjectClass) -> impl Iterator<Item = &'static AttributeRule> {
+    RULES.iter().filter(move |rule| rule.classes.contains(&class))
+}

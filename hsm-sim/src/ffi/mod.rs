@@ -1,0 +1,57 @@
+//! The C interface: one file per chapter of the standard.
+//!
+//! A function here checks pointers and lengths, turns them into what the safe modules take, and turns
+//! their answer into a return code. It decides nothing else. Every entry point goes through
+//! [`entry`], because a panic that reached C would abort the client.
+
+mod digest;
+mod encrypt;
+mod function_list;
+mod general;
+mod key;
+mod object;
+mod pointer;
+mod random;
+mod session;
+mod sign;
+mod slot_token;
+mod unsupported;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use cryptoki_sys as ck;
+
+use crate::module::Module;
+use crate::object_table::ObjectHandle;
+use crate::refusal::Refusal;
+use crate::session::{Session, SessionHandle};
+
+/// Runs the body of an entry point.
+fn entry(body: impl FnOnce() -> Result<(), Refusal>) -> ck::CK_RV {
+    // Whatever a panic left half done is behind a lock that is now poisoned, and poisoned locks are
+    // refused; so nothing broken is seen after the unwind.
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => ck::CKR_OK,
+        Ok(Err(refusal)) => refusal.code(),
+        Err(_) => ck::CKR_GENERAL_ERROR,
+    }
+}
+
+fn session(handle: ck::CK_SESSION_HANDLE) -> Result<Arc<Session>, Refusal> {
+    Module::current()?.session(SessionHandle(handle))
+}
+
+fn object(handle: ck::CK_OBJECT_HANDLE) -> ObjectHandle {
+    ObjectHandle(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ck, entry};
+
+    #[test]
+    fn a_panic_does_not_reach_the_client() {
+        assert_eq!(entry(|| panic!("on purpose")), ck::CKR_GENERAL_ERROR);
+    }
+}

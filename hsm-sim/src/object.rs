@@ -1,0 +1,252 @@
+//! One object: its attributes and, apart from them, its secret value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use cryptoki_sys as ck;
+use zeroize::Zeroizing;
+
+use crate::attribute::{AttributeValue, Change, rule_of};
+use crate::mechanism::ec::P256_PARAMETERS;
+use crate::mechanism::sm2::SM2_PARAMETERS;
+use crate::refusal::Refusal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the names of the standard")]
+pub enum ObjectClass {
+    PublicKey,
+    PrivateKey,
+    SecretKey,
+}
+
+impl ObjectClass {
+    pub fn from_code(code: ck::CK_OBJECT_CLASS) -> Option<Self> {
+        match code {
+            ck::CKO_PUBLIC_KEY => Some(Self::PublicKey),
+            ck::CKO_PRIVATE_KEY => Some(Self::PrivateKey),
+            ck::CKO_SECRET_KEY => Some(Self::SecretKey),
+            _ => None,
+        }
+    }
+
+    pub fn code(self) -> ck::CK_OBJECT_CLASS {
+        match self {
+            Self::PublicKey => ck::CKO_PUBLIC_KEY,
+            Self::PrivateKey => ck::CKO_PRIVATE_KEY,
+            Self::SecretKey => ck::CKO_SECRET_KEY,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    Aes,
+    Sm4,
+    GenericSecret,
+    P256,
+    Sm2,
+}
+
+impl KeyKind {
+    /// `CKA_EC_PARAMS` of a curve key, nothing for other keys.
+    pub fn curve_parameters(self) -> Option<&'static [u8]> {
+        match self {
+            Self::P256 => Some(P256_PARAMETERS),
+            Self::Sm2 => Some(SM2_PARAMETERS),
+            Self::Aes | Self::Sm4 | Self::GenericSecret => None,
+        }
+    }
+
+    pub fn accepts_secret_len(self, len: usize) -> bool {
+        match self {
+            Self::Aes => matches!(len, 16 | 24 | 32),
+            Self::Sm4 => len == 16,
+            Self::GenericSecret => (1..=512).contains(&len),
+            Self::P256 | Self::Sm2 => false,
+        }
+    }
+}
+
+/// `CKA_VALUE` of a secret or private key. Wiped when dropped.
+pub struct SecretValue(Zeroizing<Vec<u8>>);
+
+impl SecretValue {
+    pub fn new(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A second copy, for `C_CopyObject`. Not `Clone`, so that no copy is made in passing.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SecretValue(redacted)")
+    }
+}
+
+pub type AttributeMap = BTreeMap<ck::CK_ATTRIBUTE_TYPE, AttributeValue>;
+
+/// A template whose attributes are all known, well formed and named once.
+#[derive(Debug)]
+pub struct Template {
+    pub attributes: AttributeMap,
+    pub value: Option<SecretValue>,
+}
+
+impl Template {
+    pub fn parse<'a>(
+        raw: impl IntoIterator<Item = (ck::CK_ATTRIBUTE_TYPE, &'a [u8])>,
+    ) -> Result<Self, Refusal> {
+        let mut template = Self { attributes: AttributeMap::new(), value: None };
+        for (attribute, bytes) in raw {
+            let rule = rule_of(attribute)?;
+            let repeated = if attribute == ck::CKA_VALUE {
+                template.value.replace(SecretValue::new(Zeroizing::new(bytes.to_vec()))).is_some()
+            } else {
+                let value = AttributeValue::parse(rule.kind, bytes)?;
+                template.attributes.insert(attribute, value).is_some()
+            };
+            if repeated {
+                return Err(Refusal::TemplateInconsistent);
+            }
+        }
+        Ok(template)
+    }
+
+    /// Every attribute that the template names.
+    pub fn names(&self) -> impl Iterator<Item = ck::CK_ATTRIBUTE_TYPE> {
+        self.attributes.keys().copied().chain(self.value.as_ref().map(|_| ck::CKA_VALUE))
+    }
+
+    pub fn number(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Option<u64> {
+        match self.attributes.get(&attribute) {
+            Some(AttributeValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// The answer to a question for one attribute.
+pub enum Reading {
+    Value(Zeroizing<Vec<u8>>),
+    Sensitive,
+    Absent,
+}
+
+#[derive(Debug)]
+pub struct Object {
+    pub class: ObjectClass,
+    pub attributes: AttributeMap,
+    pub value: Option<SecretValue>,
+}
+
+impl Object {
+    /// A flag that the object does not have counts as false.
+    pub fn flag(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> bool {
+        self.attributes.get(&attribute) == Some(&AttributeValue::Flag(true))
+    }
+
+    pub fn number(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Option<u64> {
+        match self.attributes.get(&attribute) {
+            Some(AttributeValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn bytes(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Option<&[u8]> {
+        match self.attributes.get(&attribute) {
+            Some(AttributeValue::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    pub fn is_private(&self) -> bool {
+        self.flag(ck::CKA_PRIVATE)
+    }
+
+    pub fn is_token_object(&self) -> bool {
+        self.flag(ck::CKA_TOKEN)
+    }
+
+    /// The key bytes, for use inside the token.
+    pub fn secret(&self) -> Result<&[u8], Refusal> {
+        self.value.as_ref().map(SecretValue::bytes).ok_or(Refusal::KeyTypeInconsistent)
+    }
+
+    fn value_is_readable(&self) -> bool {
+        !self.flag(ck::CKA_SENSITIVE) && self.flag(ck::CKA_EXTRACTABLE)
+    }
+
+    /// What a client may know about one attribute.
+    pub fn read(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Reading {
+        match (attribute, &self.value) {
+            (ck::CKA_VALUE, None) => Reading::Absent,
+            (ck::CKA_VALUE, Some(_)) if !self.value_is_readable() => Reading::Sensitive,
+            (ck::CKA_VALUE, Some(value)) => Reading::Value(value.0.clone()),
+            _ => match self.attributes.get(&attribute) {
+                Some(value) => Reading::Value(Zeroizing::new(value.to_bytes())),
+                None => Reading::Absent,
+            },
+        }
+    }
+
+    /// Whether the object has every one of these attributes with exactly these bytes. A value that
+    /// may not be read matches nothing: a search must not be a way to guess it.
+    pub fn matches(&self, wanted: &[(ck::CK_ATTRIBUTE_TYPE, Vec<u8>)]) -> bool {
+        wanted.iter().all(|(attribute, bytes)| match self.read(*attribute) {
+            Reading::Value(value) => *value == *bytes,
+            Reading::Sensitive | Reading::Absent => false,
+        })
+    }
+
+    /// Rules that hold for every object, however it came to be.
+    ///
+    /// A value that may not be read is kept on disk under the PINs, so the object must be private:
+    /// a public object has to work before anybody logged in, with nothing to open the value.
+    pub fn require_consistent(&self) -> Result<(), Refusal> {
+        let hides_value = self.value.is_some() && !self.value_is_readable();
+        if self.is_token_object() && hides_value && !self.is_private() {
+            return Err(Refusal::TemplateInconsistent);
+        }
+        Ok(())
+    }
+
+    /// The object after `C_SetAttributeValue`, or after the changes that a copy is made with.
+    pub fn changed(&self, changes: Template, by_security_officer: bool) -> Result<Self, Refusal> {
+        if !self.flag(ck::CKA_MODIFIABLE) && changes.names().next().is_some() {
+            return Err(Refusal::ActionProhibited);
+        }
+        if changes.value.is_some() {
+            return Err(Refusal::AttributeReadOnly);
+        }
+        let mut attributes = self.attributes.clone();
+        for (attribute, new) in changes.attributes {
+            let rule = rule_of(attribute)?;
+            if !rule.classes.contains(&self.class) {
+                return Err(Refusal::TemplateInconsistent);
+            }
+            let is_allowed = match (rule.change, &new) {
+                (Change::Freely, _) => true,
+                (Change::OnlyToTrue, AttributeValue::Flag(new)) => *new || !self.flag(attribute),
+                (Change::OnlyToFalse, AttributeValue::Flag(new)) => !*new || self.flag(attribute),
+                (Change::TrustBySecurityOfficer, AttributeValue::Flag(new)) => !*new || by_security_officer,
+                _ => false,
+            };
+            if !is_allowed {
+                return Err(Refusal::AttributeReadOnly);
+            }
+            attributes.insert(attribute, new);
+        }
+        let value = self.value.as_ref().map(SecretValue::duplicate);
+        let object = Self { class: self.class, attributes, value };
+        object.require_consistent()?;
+        Ok(object)
+    }
+}
