@@ -670,7 +670,8 @@ mod tests {
             hashes.iter().for_each(|hash| frontier.append(*hash));
             frontier
         };
-        let mut verifier = Verifier::resume(bundle, &checkpoint, frontier(&log.hashes[..4])).expect("resumes");
+        let mut verifier =
+            Verifier::resume(bundle, &checkpoint, frontier(&log.hashes[..4])).expect("resumes");
         verifier.accept(&log.segments[2]).expect("the rest follows");
         assert_eq!(verifier.finish().expect("ends").head.size, 8);
         let refused = Verifier::resume(bundle, &checkpoint, frontier(&log.hashes[1..5])).err();

@@ -18,6 +18,7 @@ pub mod envelope;
 pub mod id;
 pub mod key;
 pub mod merkle;
+pub mod node_key;
 pub mod passphrase;
 pub mod policy;
 pub mod quorum;

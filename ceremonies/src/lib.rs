@@ -1,0 +1,32 @@
+//! Ceremonies: what people do with the HSM and with their shares, offline and online.
+//!
+//! - [`init`]: the init ceremony on the HSM host, from a reviewed [`plan`].
+//! - [`enroll`] and [`accept`]: the custodian's own files.
+//! - [`participant`]: a custodian's part in a ceremony of a running node; `online` carries it over gRPC.
+//! - [`worker`]: the short-lived process that combines shares, so that the server never holds one.
+//! - [`cli`]: the `kms-ceremony` command. Every question to a person is in [`prompt`].
+//!
+//! Absent on purpose: a database, the server, and in the offline build every kind of network.
+
+pub mod accept;
+pub mod bundle_file;
+pub mod cli;
+pub mod clock;
+pub mod enroll;
+pub mod exit;
+pub mod files;
+pub mod init;
+#[cfg(feature = "online")]
+pub mod online;
+pub mod participant;
+pub mod pin;
+pub mod plan;
+pub mod process;
+#[cfg(feature = "online")]
+pub mod profile;
+pub mod prompt;
+pub mod random;
+pub mod worker;
+
+mod error_chain;
+mod token_setup;

@@ -1,0 +1,9 @@
+//! Ceremonies from end to end, with the real `kms-ceremony` on SoftHSM (suite intl) and hsm-sim (suite sm).
+
+mod custodian_files;
+mod init;
+#[cfg(feature = "online")]
+mod online;
+mod plans;
+mod scene;
+mod worker;
