@@ -1,0 +1,63 @@
+CREATE TABLE meta (
+  id BIGINT NOT NULL PRIMARY KEY,
+  schema_version BIGINT NOT NULL,
+  cluster_id BLOB NOT NULL,
+  bundle BLOB NOT NULL
+);
+CREATE TABLE log_head (
+  id BIGINT NOT NULL PRIMARY KEY,
+  log_epoch BIGINT NOT NULL,
+  size BIGINT NOT NULL,
+  frontier BLOB NOT NULL,
+  last_time BIGINT NOT NULL,
+  catalogue_revision BIGINT NOT NULL
+);
+CREATE TABLE segments (
+  first_index BIGINT NOT NULL PRIMARY KEY,
+  count BIGINT NOT NULL,
+  batch_id BLOB NOT NULL UNIQUE,
+  segment BLOB NOT NULL
+);
+CREATE TABLE checkpoints (
+  size BIGINT NOT NULL PRIMARY KEY,
+  time BIGINT NOT NULL,
+  checkpoint BLOB NOT NULL,
+  frontier BLOB NOT NULL
+);
+CREATE TABLE keys (
+  tenant TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  name TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  protection TEXT NOT NULL,
+  state TEXT NOT NULL,
+  current_version BIGINT NOT NULL,
+  creator TEXT NOT NULL,
+  created BIGINT NOT NULL,
+  sensitivity BIGINT NOT NULL,
+  revision BIGINT NOT NULL,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, key_id),
+  UNIQUE (tenant, name)
+);
+CREATE TABLE key_versions (
+  tenant TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  version BIGINT NOT NULL,
+  state TEXT NOT NULL,
+  created BIGINT NOT NULL,
+  hsm_object BLOB,
+  wrapped BLOB,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, key_id, version)
+);
+CREATE TABLE idempotency (
+  tenant TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  method TEXT NOT NULL,
+  token TEXT NOT NULL,
+  request_digest BLOB NOT NULL,
+  key_id BLOB NOT NULL,
+  expires BIGINT NOT NULL,
+  PRIMARY KEY (tenant, principal, method, token)
+);

@@ -1,0 +1,101 @@
+//! Named steps at which a test build kills its own process, as `kill -9` would.
+//!
+//! The steps of the commit path and both sides of every HSM call are enumerated here, so that the crash
+//! tests can run through all of them. Armed by `KMS_CRASH_AT=STEP[:N]` (the Nth time, from 1) and only in
+//! builds with the feature `dev`; release builds are made without it.
+
+/// A step of the commit path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitStep {
+    /// A batch is formed; the database has not been asked.
+    BatchFormed,
+    /// The head row is locked.
+    HeadLocked,
+    /// Changes are applied in the open transaction.
+    ChangesApplied,
+    /// Segment and head are written in the open transaction.
+    SegmentWritten,
+    /// The transaction is committed; nobody has been answered.
+    Committed,
+    /// Everybody has been answered.
+    Answered,
+}
+
+impl CommitStep {
+    /// Every step, in order.
+    pub const ALL: [CommitStep; 6] = [
+        CommitStep::BatchFormed,
+        CommitStep::HeadLocked,
+        CommitStep::ChangesApplied,
+        CommitStep::SegmentWritten,
+        CommitStep::Committed,
+        CommitStep::Answered,
+    ];
+
+    /// The name in `KMS_CRASH_AT`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CommitStep::BatchFormed => "commit.batch-formed",
+            CommitStep::HeadLocked => "commit.head-locked",
+            CommitStep::ChangesApplied => "commit.changes-applied",
+            CommitStep::SegmentWritten => "commit.segment-written",
+            CommitStep::Committed => "commit.committed",
+            CommitStep::Answered => "commit.answered",
+        }
+    }
+}
+
+/// HSM operations that the running service makes; each has a step before and after.
+pub const HSM_OPERATIONS: [&str; 7] = ["random", "seal", "open", "create", "confirm", "sign", "mac"];
+
+/// Every step's name.
+pub fn step_names() -> Vec<String> {
+    let commit = CommitStep::ALL.into_iter().map(|step| step.name().to_owned());
+    let hsm = HSM_OPERATIONS
+        .into_iter()
+        .flat_map(|operation| [format!("hsm.before-{operation}"), format!("hsm.after-{operation}")]);
+    commit.chain(hsm).collect()
+}
+
+/// The commit path has reached a step.
+pub fn at_commit(step: CommitStep) {
+    reached(|armed| armed == step.name());
+}
+
+/// The HSM is about to be asked, or has answered.
+pub fn at_hsm(side: &'static str, operation: &'static str) {
+    reached(|armed| {
+        armed
+            .strip_prefix("hsm.")
+            .and_then(|rest| rest.strip_prefix(side))
+            .and_then(|rest| rest.strip_prefix('-'))
+            == Some(operation)
+    });
+}
+
+#[cfg(not(feature = "dev"))]
+fn reached(_is_step: impl FnOnce(&str) -> bool) {}
+
+#[cfg(feature = "dev")]
+fn reached(is_step: impl FnOnce(&str) -> bool) {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static ARMED: LazyLock<Option<(String, AtomicU32)>> = LazyLock::new(|| {
+        let text = std::env::var("KMS_CRASH_AT").ok()?;
+        let (step, count) = match text.rsplit_once(':') {
+            Some((step, count)) => (step.to_owned(), count.parse().ok()?),
+            None => (text, 1),
+        };
+        Some((step, AtomicU32::new(count)))
+    });
+
+    let Some((step, left)) = ARMED.as_ref() else { return };
+    if is_step(step) && left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        eprintln!("crash test: killed at {step}");
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        loop {
+            std::thread::park();
+        }
+    }
+}

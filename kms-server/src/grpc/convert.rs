@@ -1,0 +1,189 @@
+//! From proto to types that cannot be wrong, and back.
+
+use crate::service::{Open, ServiceError};
+use kms_core::context::EncryptionContext;
+use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
+use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::reason::Reason;
+use kms_proto::v1;
+
+pub use crate::service::KeyEntry;
+
+/// Longest idempotency token, in bytes.
+const TOKEN_LEN_MAX: usize = 64;
+
+/// A time in proto form.
+pub fn timestamp(time: UnixMillis) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: i64::try_from(time.0 / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time.0 % 1000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+/// A time from proto form; before 1970 is 1970.
+pub fn millis(time: &prost_types::Timestamp) -> UnixMillis {
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    let nanos = u64::try_from(time.nanos).unwrap_or(0);
+    UnixMillis(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000))
+}
+
+/// A required key specification.
+///
+/// # Errors
+/// `SPEC_UNSUPPORTED`.
+pub fn spec(number: i32) -> Result<KeySpec, ServiceError> {
+    optional_spec("spec", number)?.ok_or_else(|| unsupported("spec"))
+}
+
+/// A key specification that may be left out.
+///
+/// # Errors
+/// `SPEC_UNSUPPORTED`.
+pub fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
+    match v1::KeySpec::try_from(number) {
+        Ok(v1::KeySpec::Unspecified) => Ok(None),
+        Ok(v1::KeySpec::Aes256) => Ok(Some(KeySpec::Aes256)),
+        Ok(v1::KeySpec::Sm4) => Ok(Some(KeySpec::Sm4)),
+        Err(_) => Err(unsupported(field)),
+    }
+}
+
+fn unsupported(field: &'static str) -> ServiceError {
+    let names = KeySpec::ALL.map(KeySpec::name).join(" or ");
+    let error = ServiceError::new(Reason::SpecUnsupported, format!("{field} must be {names}"));
+    ServiceError { field: Some(field), ..error }
+}
+
+/// A key specification in proto form.
+pub fn proto_spec(spec: KeySpec) -> i32 {
+    match spec {
+        KeySpec::Aes256 => v1::KeySpec::Aes256,
+        KeySpec::Sm4 => v1::KeySpec::Sm4,
+    }
+    .into()
+}
+
+/// A protection that may be left out.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn protection(number: i32) -> Result<Option<Protection>, ServiceError> {
+    match v1::Protection::try_from(number) {
+        Ok(v1::Protection::Unspecified) => Ok(None),
+        Ok(v1::Protection::HsmResident) => Ok(Some(Protection::HsmResident)),
+        Ok(v1::Protection::HsmWrapped) => Ok(Some(Protection::HsmWrapped)),
+        Err(_) => Err(ServiceError::field("protection", "must be resident or wrapped")),
+    }
+}
+
+/// A key reference: name, id, or either with `@version`.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn key_ref(field: &'static str, text: &str) -> Result<KeyRef, ServiceError> {
+    KeyRef::parse(text).map_err(|error| ServiceError::field(field, error))
+}
+
+/// A key reference without a version.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn key_selector(field: &'static str, text: &str) -> Result<KeySelector, ServiceError> {
+    let reference = key_ref(field, text)?;
+    match reference.version {
+        None => Ok(reference.key),
+        Some(_) => Err(ServiceError::field(field, "must be a key's name or id without @version")),
+    }
+}
+
+/// A key reference that may be left out.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn optional_key_ref(field: &'static str, text: &str) -> Result<Option<KeyRef>, ServiceError> {
+    if text.is_empty() { Ok(None) } else { key_ref(field, text).map(Some) }
+}
+
+/// An encryption context.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn context(pairs: Vec<v1::ContextPair>) -> Result<EncryptionContext, ServiceError> {
+    EncryptionContext::new(pairs.into_iter().map(|pair| (pair.key, pair.value)))
+        .map_err(|error| ServiceError::field("context", error))
+}
+
+/// An idempotency token that may be left out.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn token(text: String) -> Result<Option<String>, ServiceError> {
+    match text.len() {
+        0 => Ok(None),
+        1..=TOKEN_LEN_MAX => Ok(Some(text)),
+        len => {
+            let message = format!("is {len} bytes long; at most {TOKEN_LEN_MAX} are allowed");
+            Err(ServiceError::field("idempotency_token", message))
+        }
+    }
+}
+
+fn proto_state(state: KeyState) -> i32 {
+    match state {
+        KeyState::Creating => v1::KeyState::Creating,
+        KeyState::Active => v1::KeyState::Active,
+        KeyState::Suspended => v1::KeyState::Suspended,
+        KeyState::Deactivated => v1::KeyState::Deactivated,
+    }
+    .into()
+}
+
+/// A key's description.
+pub fn proto_key(entry: &KeyEntry) -> v1::Key {
+    let row = &entry.row;
+    let (protection, note) = match row.protection {
+        Protection::HsmResident => (
+            v1::Protection::HsmResident,
+            "every operation runs inside the HSM; the key leaves it only wrapped, under a quorum, for recovery",
+        ),
+        Protection::HsmWrapped => (
+            v1::Protection::HsmWrapped,
+            "sealed by a master key of the HSM; in locked memory of the server while it is unsealed",
+        ),
+    };
+    v1::Key {
+        key_id: row.key_id.to_string(),
+        name: row.name.to_string(),
+        spec: proto_spec(row.spec),
+        protection: protection.into(),
+        state: proto_state(row.state),
+        current_version: row.current_version.number(),
+        versions: entry
+            .versions
+            .iter()
+            .map(|version| v1::KeyVersion {
+                version: version.version.number(),
+                state: proto_state(version.state),
+                created: Some(timestamp(version.created)),
+            })
+            .collect(),
+        created: Some(timestamp(row.created)),
+        creator: row.creator.to_uri(),
+        revision: row.revision,
+        protection_note: note.into(),
+    }
+}
+
+/// A version's number in proto form.
+pub fn proto_version(version: KeyVersion) -> u32 {
+    version.number()
+}
+
+/// Whether there is an unsealed state, in proto form.
+pub fn proto_seal_state(open: Option<&Open>) -> i32 {
+    match open {
+        Some(_) => v1::SealState::Unsealed,
+        None => v1::SealState::Sealed,
+    }
+    .into()
+}

@@ -1,0 +1,93 @@
+use super::{Gate, convert};
+use crate::service::OpenRequest;
+use kms_core::secret::Secret;
+use kms_proto::v1::{self, crypto_server::Crypto};
+use tonic::{Request, Response, Status};
+
+/// The bytes of a secret that leaves. The buffer is wiped by the allocator when it is freed.
+fn expose(secret: Secret) -> Vec<u8> {
+    secret.expose().to_vec()
+}
+
+#[tonic::async_trait]
+impl Crypto for Gate {
+    async fn generate_data_key(
+        &self,
+        request: Request<v1::GenerateDataKeyRequest>,
+    ) -> Result<Response<v1::GenerateDataKeyResponse>, Status> {
+        self.call("Crypto.GenerateDataKey", request, |node, caller, message| async move {
+            let key = convert::key_ref("key", &message.key)?;
+            let spec = convert::optional_spec("data_key_spec", message.data_key_spec)?;
+            let context = convert::context(message.context)?;
+            let made =
+                node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
+            Ok(v1::GenerateDataKeyResponse {
+                key_id: made.encrypted.key_id.to_string(),
+                key_version: convert::proto_version(made.encrypted.version),
+                data_key_spec: convert::proto_spec(made.data_key.spec),
+                plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
+                ciphertext: made.encrypted.ciphertext,
+            })
+        })
+        .await
+    }
+
+    async fn decrypt_data_key(
+        &self,
+        request: Request<v1::DecryptDataKeyRequest>,
+    ) -> Result<Response<v1::DecryptDataKeyResponse>, Status> {
+        self.call("Crypto.DecryptDataKey", request, |node, caller, message| async move {
+            let request = OpenRequest {
+                ciphertext: message.ciphertext,
+                context: convert::context(message.context)?,
+                expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
+            };
+            let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request).await?;
+            Ok(v1::DecryptDataKeyResponse {
+                key_id: key_id.to_string(),
+                key_version: convert::proto_version(version),
+                data_key_spec: convert::proto_spec(data_key.spec),
+                plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn encrypt(
+        &self,
+        request: Request<v1::EncryptRequest>,
+    ) -> Result<Response<v1::EncryptResponse>, Status> {
+        self.call("Crypto.Encrypt", request, |node, caller, message| async move {
+            let plaintext = Secret::new(message.plaintext);
+            let key = convert::key_ref("key", &message.key)?;
+            let context = convert::context(message.context)?;
+            let encrypted = node.encrypt(&caller, &key, &context, &plaintext).await?;
+            Ok(v1::EncryptResponse {
+                key_id: encrypted.key_id.to_string(),
+                key_version: convert::proto_version(encrypted.version),
+                ciphertext: encrypted.ciphertext,
+            })
+        })
+        .await
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<v1::DecryptRequest>,
+    ) -> Result<Response<v1::DecryptResponse>, Status> {
+        self.call("Crypto.Decrypt", request, |node, caller, message| async move {
+            let request = OpenRequest {
+                ciphertext: message.ciphertext,
+                context: convert::context(message.context)?,
+                expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
+            };
+            let decrypted = node.decrypt(&caller, &request).await?;
+            Ok(v1::DecryptResponse {
+                key_id: decrypted.key_id.to_string(),
+                key_version: convert::proto_version(decrypted.version),
+                plaintext: expose(decrypted.plaintext),
+            })
+        })
+        .await
+    }
+}

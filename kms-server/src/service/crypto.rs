@@ -1,0 +1,348 @@
+//! Use of keys: data keys, encryption, decryption. Every answer leaves after its record is durable.
+
+use super::open::{Found, Open, Place};
+use super::{Caller, Node, ServiceError};
+use crate::random::system_rng;
+use crate::store::{Commit, Entry};
+use kms_core::audit::{Outcome, Record};
+use kms_core::context::EncryptionContext;
+use kms_core::envelope::{
+    self, Binding, CIPHERTEXT_LEN_MAX, CiphertextInvalid, Freshness, Header, PLAINTEXT_LEN_MAX, Purpose,
+};
+use kms_core::id::{KeyId, KeyRef, KeySelector, KeyVersion};
+use kms_core::key::{KeySpec, KeyState};
+use kms_core::policy::Action;
+use kms_core::reason::Reason;
+use kms_core::secret::Secret;
+use kms_core::suite::NONCE_LEN;
+use kms_hsm::{LockedBytes, Sealed};
+use std::sync::Arc;
+
+/// How often a call is decided again when the catalogue changed under it.
+const DECISION_COUNT_MAX: u32 = 5;
+
+/// A data key in the clear.
+#[derive(Debug)]
+pub struct PlainDataKey {
+    /// Its algorithm.
+    pub spec: KeySpec,
+    /// Its bytes; absent when the caller declined them.
+    pub plaintext: Option<Secret>,
+}
+
+/// What `GenerateDataKey` gives.
+#[derive(Debug)]
+pub struct DataKey {
+    /// The data key.
+    pub data_key: PlainDataKey,
+    /// The data key encrypted under the key.
+    pub encrypted: Encrypted,
+}
+
+/// What `Encrypt` gives.
+#[derive(Debug)]
+pub struct Encrypted {
+    /// The key that was used.
+    pub key_id: KeyId,
+    /// Its version.
+    pub version: KeyVersion,
+    /// docs/formats/ciphertext.md
+    pub ciphertext: Vec<u8>,
+}
+
+/// What a ciphertext held.
+#[derive(Debug)]
+pub struct Decrypted {
+    /// The key that was used.
+    pub key_id: KeyId,
+    /// Its version.
+    pub version: KeyVersion,
+    /// The plaintext.
+    pub plaintext: Secret,
+}
+
+/// What is to be decrypted.
+#[derive(Debug)]
+pub struct OpenRequest {
+    /// docs/formats/ciphertext.md
+    pub ciphertext: Vec<u8>,
+    /// The context of the encryption.
+    pub context: EncryptionContext,
+    /// The key that the caller expects.
+    pub expected_key: Option<KeyRef>,
+}
+
+/// What one use of a key is about.
+struct Use<'a> {
+    action: Action,
+    purpose: Purpose,
+    context: &'a EncryptionContext,
+}
+
+fn refuse_state(found: &Found, version: KeyVersion, verb: &str, state: KeyState) -> ServiceError {
+    let name = &found.key.row.name;
+    ServiceError::new(Reason::KeyStateForbids, format!("key {name}@{version} is {state}; it does not {verb}"))
+}
+
+impl Node {
+    /// Makes a data key and gives it in the clear (unless declined) and encrypted.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn generate_data_key(
+        &self,
+        caller: &Caller,
+        key: &KeyRef,
+        spec: Option<KeySpec>,
+        context: &EncryptionContext,
+        without_plaintext: bool,
+    ) -> Result<DataKey, ServiceError> {
+        let action = Action::GenerateDataKey;
+        let open = self.admit_open(caller, action).await?;
+        let result = async {
+            let mut data_key_spec = spec;
+            if data_key_spec.is_none() {
+                let found = open.find(&self.database, &caller.principal.tenant, &key.key).await?;
+                data_key_spec = Some(found.key.row.spec);
+            }
+            let spec = data_key_spec.expect("set just above");
+            let mut material = LockedBytes::zeroed(spec.key_len());
+            open.random(&mut material, caller.deadline).await?;
+            let plaintext = envelope::data_key_plaintext(spec, material.expose());
+            let using = Use { action, purpose: Purpose::DataKey, context };
+            let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
+            let plaintext = (!without_plaintext).then(|| Secret::new(material.expose().to_vec()));
+            Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// Encrypts up to 64 KiB.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn encrypt(
+        &self,
+        caller: &Caller,
+        key: &KeyRef,
+        context: &EncryptionContext,
+        plaintext: &Secret,
+    ) -> Result<Encrypted, ServiceError> {
+        let action = Action::Encrypt;
+        let open = self.admit_open(caller, action).await?;
+        let result = async {
+            let len = plaintext.expose().len();
+            if len > PLAINTEXT_LEN_MAX {
+                let message = format!(
+                    "has {len} bytes; at most {PLAINTEXT_LEN_MAX} are allowed: encrypt files with a data key"
+                );
+                return Err(ServiceError::field("plaintext", message));
+            }
+            let using = Use { action, purpose: Purpose::Data, context };
+            self.seal_and_commit(&open, caller, key, &using, plaintext).await
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// Decrypts a data key.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn decrypt_data_key(
+        &self,
+        caller: &Caller,
+        request: &OpenRequest,
+    ) -> Result<(PlainDataKey, KeyId, KeyVersion), ServiceError> {
+        let action = Action::DecryptDataKey;
+        let open = self.admit_open(caller, action).await?;
+        let using = Use { action, purpose: Purpose::DataKey, context: &request.context };
+        let result = async {
+            let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
+            let (spec, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
+            Ok((PlainDataKey { spec, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// Decrypts what [`Node::encrypt`] made.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn decrypt(&self, caller: &Caller, request: &OpenRequest) -> Result<Decrypted, ServiceError> {
+        let action = Action::Decrypt;
+        let open = self.admit_open(caller, action).await?;
+        let using = Use { action, purpose: Purpose::Data, context: &request.context };
+        let result = self.open_and_commit(&open, caller, request, &using).await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// Encrypts under the current decision and commits the record; decides again when the catalogue changed.
+    async fn seal_and_commit(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        key: &KeyRef,
+        using: &Use<'_>,
+        plaintext: &Secret,
+    ) -> Result<Encrypted, ServiceError> {
+        for _ in 0..DECISION_COUNT_MAX {
+            let found = open.find(&self.database, &caller.principal.tenant, &key.key).await?;
+            let number = key.version.unwrap_or(found.key.row.current_version);
+            let version = found.key.version(number)?;
+            for state in [found.key.row.state, version.state] {
+                if !state.can_encrypt() {
+                    return Err(refuse_state(&found, number, "encrypt", state));
+                }
+            }
+            let row = &found.key.row;
+            let place = open.place(&self.bundle, row, version, caller.deadline).await?;
+            let binding = Binding { tenant: &row.tenant, context: using.context };
+            let identity = (row.key_id, number);
+            let ciphertext = match place {
+                Place::Wrapped(material) => envelope::seal_wrapped(
+                    material.expose(),
+                    using.purpose,
+                    row.spec,
+                    identity,
+                    binding,
+                    plaintext.expose(),
+                    &mut system_rng(),
+                ),
+                Place::Resident(object) => {
+                    let header = |nonce| Header {
+                        purpose: using.purpose,
+                        spec: row.spec,
+                        key_id: row.key_id,
+                        version: number,
+                        freshness: Freshness::Nonce(nonce),
+                    };
+                    let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
+                    let copy = Secret::new(plaintext.expose().to_vec());
+                    let spec = row.spec;
+                    let sealed = open
+                        .hsm("seal", caller.deadline, move |session| {
+                            session.seal(object, spec, &aad, copy.expose())
+                        })
+                        .await?;
+                    envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
+                }
+            };
+            if self.commit_use(open, caller, &found, number, using).await? {
+                return Ok(Encrypted { key_id: row.key_id, version: number, ciphertext });
+            }
+        }
+        Err(contention())
+    }
+
+    async fn open_and_commit(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        request: &OpenRequest,
+        using: &Use<'_>,
+    ) -> Result<Decrypted, ServiceError> {
+        let len = request.ciphertext.len();
+        if len > CIPHERTEXT_LEN_MAX {
+            let message = format!("has {len} bytes; at most {CIPHERTEXT_LEN_MAX} are possible");
+            return Err(ServiceError::field("ciphertext", message));
+        }
+        let ciphertext = envelope::open(&request.ciphertext).map_err(invalid)?;
+        let header = ciphertext.header;
+        if header.purpose != using.purpose {
+            return Err(invalid(CiphertextInvalid));
+        }
+        for _ in 0..DECISION_COUNT_MAX {
+            let selector = KeySelector::Id(header.key_id);
+            // A key of another tenant is not found here. That must look like any other wrong ciphertext.
+            let found = match open.find(&self.database, &caller.principal.tenant, &selector).await {
+                Err(error) if error.reason == Reason::KeyNotFound => return Err(invalid(CiphertextInvalid)),
+                other => other?,
+            };
+            if let Some(expected) = &request.expected_key {
+                self.check_expected(open, caller, expected, &header).await?;
+            }
+            let version = found.key.version(header.version).map_err(|_| invalid(CiphertextInvalid))?;
+            let row = &found.key.row;
+            if row.spec != header.spec {
+                return Err(invalid(CiphertextInvalid));
+            }
+            if row.state != KeyState::Active {
+                return Err(refuse_state(&found, header.version, "decrypt", row.state));
+            }
+            if !version.state.can_decrypt() {
+                return Err(refuse_state(&found, header.version, "decrypt", version.state));
+            }
+            let binding = Binding { tenant: &row.tenant, context: using.context };
+            let plaintext =
+                match (open.place(&self.bundle, row, version, caller.deadline).await?, header.freshness) {
+                    (Place::Wrapped(material), Freshness::Salt(_)) => {
+                        envelope::open_wrapped(material.expose(), &ciphertext, binding).map_err(invalid)?
+                    }
+                    (Place::Resident(object), Freshness::Nonce(nonce)) => {
+                        let aad = header.associated_data(binding.tenant, binding.context);
+                        let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec())?;
+                        let spec = row.spec;
+                        open.hsm("open", caller.deadline, move |session| {
+                            session.open(object, spec, &aad, &sealed)
+                        })
+                        .await?
+                    }
+                    _ => return Err(invalid(CiphertextInvalid)),
+                };
+            if self.commit_use(open, caller, &found, header.version, using).await? {
+                return Ok(Decrypted { key_id: row.key_id, version: header.version, plaintext });
+            }
+        }
+        Err(contention())
+    }
+
+    async fn check_expected(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        expected: &KeyRef,
+        header: &Header,
+    ) -> Result<(), ServiceError> {
+        let found = open.find(&self.database, &caller.principal.tenant, &expected.key).await?;
+        let is_key = found.key.row.key_id == header.key_id;
+        if is_key && expected.version.is_none_or(|version| version == header.version) {
+            return Ok(());
+        }
+        let message = format!("the ciphertext is under another key or version than {expected}");
+        Err(ServiceError { field: Some("expected_key"), ..ServiceError::new(Reason::KeyMismatch, message) })
+    }
+
+    /// Commits the record of one use. `false` when the catalogue changed: decide again.
+    async fn commit_use(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        found: &Found,
+        version: KeyVersion,
+        using: &Use<'_>,
+    ) -> Result<bool, ServiceError> {
+        let record: Record =
+            self.record(using.action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
+        let entry = Entry { record, change: None, decided_under: Some(found.revision), idempotency: None };
+        match self.committer.commit(entry).await? {
+            Commit::Done { .. } => Ok(true),
+            Commit::Stale(revision) => {
+                open.advance(revision);
+                Ok(false)
+            }
+            Commit::Refused(_) => unreachable!("an entry without a change is not refused"),
+        }
+    }
+}
+
+fn invalid(error: CiphertextInvalid) -> ServiceError {
+    ServiceError::new(Reason::CiphertextInvalid, error.to_string())
+}
+
+pub(super) fn contention() -> ServiceError {
+    ServiceError::new(Reason::Contention, "the keys changed again and again while this call ran; try again")
+        .retry_after(std::time::Duration::from_millis(50))
+}

@@ -1,0 +1,527 @@
+//! The life of keys: create, describe, list, rotate, suspend, resume.
+
+use super::crypto::contention;
+use super::open::{KeyEntry, Open};
+use super::{Caller, Node, ServiceError};
+use crate::random::{now, random_id};
+use crate::store::{Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow};
+use kms_core::audit::{Outcome, Record};
+use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion};
+use kms_core::key::{KeyCommand, KeySpec, KeyState, Protection};
+use kms_core::policy::Action;
+use kms_core::reason::Reason;
+use kms_hsm::{HsmError, ObjectKind};
+use std::sync::Arc;
+use std::time::Instant;
+
+const DECISION_COUNT_MAX: u32 = 5;
+
+/// What `CreateKey` asks.
+#[derive(Clone, Debug)]
+pub struct CreateKey {
+    /// Unique in the tenant.
+    pub name: KeyName,
+    /// Algorithm and length.
+    pub spec: KeySpec,
+    /// `None`: resident where the token can, else wrapped.
+    pub protection: Option<Protection>,
+    /// The caller's token.
+    pub idempotency_token: Option<String>,
+}
+
+/// A page of keys.
+#[derive(Debug)]
+pub struct KeyPage {
+    /// In order of their names.
+    pub keys: Vec<KeyEntry>,
+    /// The name to go on after; `None` on the last page.
+    pub next_after: Option<String>,
+}
+
+/// A key that is to be committed, with the versions that change with it.
+struct Draft {
+    key: KeyRow,
+    versions: Vec<VersionRow>,
+    expected_revision: Option<u64>,
+}
+
+impl Draft {
+    fn change(self, open: &Open) -> Change {
+        let mac = open.row_mac.of_key(&self.key);
+        let versions = self
+            .versions
+            .into_iter()
+            .map(|version| {
+                let mac = open.row_mac.of_version(&version);
+                (version, mac)
+            })
+            .collect();
+        Change::Key { expected_revision: self.expected_revision, key: Box::new((self.key, mac)), versions }
+    }
+}
+
+/// How a committed key change ended.
+enum Changed {
+    Done,
+    /// The same request was made before: its key.
+    Replayed(KeyId),
+    /// Somebody else was faster: decide again.
+    Again,
+}
+
+impl Node {
+    /// Makes a key with version 1.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn create_key(
+        &self,
+        caller: &Caller,
+        request: &CreateKey,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let action = Action::CreateKey;
+        let open = self.admit_open(caller, action).await?;
+        let result = self.create_key_admitted(&open, caller, request).await;
+        self.recorded(caller, action, result).await
+    }
+
+    async fn create_key_admitted(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        request: &CreateKey,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let tenant = &caller.principal.tenant;
+        let described = [
+            request.name.as_str(),
+            request.spec.name(),
+            request.protection.map_or("default", Protection::name),
+        ];
+        let claim = self.claim(caller, Action::CreateKey, request.idempotency_token.as_deref(), &described);
+        if let Some(key_id) = self.replayed(claim.as_ref()).await? {
+            return self.finish_creation(open, key_id, caller).await;
+        }
+        let by_name = KeySelector::Name(request.name.clone());
+        match open.find(&self.database, tenant, &by_name).await {
+            Ok(_) => return Err(key_exists(&request.name)),
+            Err(error) if error.reason == Reason::KeyNotFound => {}
+            Err(error) => return Err(error),
+        }
+        let kind = ObjectKind::SealingKey(request.spec);
+        let protection = match request.protection {
+            Some(Protection::HsmResident) if !open.pool.can(kind) => {
+                let spec = request.spec.name();
+                let message = format!(
+                    "this token has no mechanism for {spec}; choose protection wrapped or leave it out"
+                );
+                let error = ServiceError::new(Reason::SpecUnsupported, message);
+                return Err(ServiceError { field: Some("protection"), ..error });
+            }
+            Some(protection) => protection,
+            None if open.pool.can(kind) => Protection::HsmResident,
+            None => Protection::HsmWrapped,
+        };
+        let key_id = KeyId(uuid::Uuid::now_v7().into_bytes());
+        let created = now();
+        let (material, state) =
+            self.new_material(open, caller, (key_id, KeyVersion::FIRST), request.spec, protection).await?;
+        let key = KeyRow {
+            tenant: tenant.clone(),
+            key_id,
+            name: request.name.clone(),
+            spec: request.spec,
+            protection,
+            state,
+            current_version: KeyVersion::FIRST,
+            creator: caller.principal.clone(),
+            created,
+            sensitivity: 1,
+            revision: 1,
+        };
+        let version = VersionRow {
+            tenant: tenant.clone(),
+            key_id,
+            version: KeyVersion::FIRST,
+            state,
+            created,
+            material,
+        };
+        let record = self
+            .record(Action::CreateKey.event(), Outcome::Done, caller)
+            .key(key_id, Some(KeyVersion::FIRST))
+            .detail("name", request.name.as_str())
+            .detail("spec", request.spec.name())
+            .detail("protection", protection.name());
+        let draft = Draft { key, versions: vec![version], expected_revision: None };
+        match self.commit_key(open, record, draft, claim).await {
+            Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
+            Ok(Changed::Replayed(first)) => self.finish_creation(open, first, caller).await,
+            Ok(Changed::Again) => Err(contention()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Material for a new version: a sealed random key, or the id of an object that is made after the row.
+    async fn new_material(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        key: (KeyId, KeyVersion),
+        spec: KeySpec,
+        protection: Protection,
+    ) -> Result<(Material, KeyState), ServiceError> {
+        match protection {
+            Protection::HsmWrapped => {
+                let tenant = &caller.principal.tenant;
+                let wrapped = open.make_wrapped(&self.bundle, tenant, key, spec, caller.deadline).await?;
+                Ok((Material::Wrapped(wrapped.to_bytes()), KeyState::Active))
+            }
+            Protection::HsmResident => Ok((Material::Resident(HsmObjectId(random_id())), KeyState::Creating)),
+        }
+    }
+
+    /// Makes the HSM objects of versions that are being created, then commits them as active. The same code
+    /// finishes a call and, at unseal, what a crash left behind.
+    async fn finish_creation(
+        &self,
+        open: &Arc<Open>,
+        key_id: KeyId,
+        caller: &Caller,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let tenant = &caller.principal.tenant;
+        for _ in 0..DECISION_COUNT_MAX {
+            let found = open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?;
+            let entry = found.key;
+            let Some(creating) = entry.versions.iter().find(|one| one.state == KeyState::Creating) else {
+                return Ok(entry);
+            };
+            let record = self
+                .record("key.activate", Outcome::Done, caller)
+                .key(key_id, Some(creating.version))
+                .detail("name", entry.row.name.as_str());
+            if let Changed::Done = self.activate(open, &entry, creating, record, caller.deadline).await? {
+                return Ok(open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key);
+            }
+        }
+        Err(contention())
+    }
+
+    /// Makes sure that the object of a version exists, and commits the version as active.
+    async fn activate(
+        &self,
+        open: &Arc<Open>,
+        entry: &KeyEntry,
+        creating: &VersionRow,
+        record: Record,
+        deadline: Instant,
+    ) -> Result<Changed, ServiceError> {
+        let Material::Resident(object) = creating.material else {
+            return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
+        };
+        let kind = ObjectKind::SealingKey(entry.row.spec);
+        let label = format!("{}@{}", entry.row.key_id, creating.version);
+        // The object may exist already when an answer was lost or a node died between the two steps.
+        let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;
+        match confirmed {
+            Ok(_) => {}
+            Err(HsmError::NotFound { .. }) => {
+                open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut key = entry.row.clone();
+        let expected_revision = Some(key.revision);
+        let mut versions = Vec::new();
+        for version in &entry.versions {
+            let command = if version.version == creating.version {
+                KeyCommand::Activate
+            } else if version.state == KeyState::Active {
+                KeyCommand::Deactivate
+            } else {
+                continue;
+            };
+            let mut version = version.clone();
+            version.state = version.state.apply(command).map_err(transition)?;
+            versions.push(version);
+        }
+        if key.state == KeyState::Creating {
+            key.state = key.state.apply(KeyCommand::Activate).map_err(transition)?;
+        }
+        key.current_version = creating.version;
+        key.revision += 1;
+        self.commit_key(open, record, Draft { key, versions, expected_revision }, None).await
+    }
+
+    /// Finishes what a crash left behind; called at unseal.
+    pub(super) async fn finish_unfinished(
+        &self,
+        open: &Arc<Open>,
+        deadline: Instant,
+    ) -> Result<(), ServiceError> {
+        for found in self.database.unfinished_keys(&open.row_mac).await? {
+            let entry = KeyEntry { row: found.key, versions: found.versions };
+            for creating in entry.versions.iter().filter(|one| one.state == KeyState::Creating) {
+                let record = self
+                    .own_record("key.activate", Outcome::Done)
+                    .key(entry.row.key_id, Some(creating.version))
+                    .detail("name", entry.row.name.as_str())
+                    .detail("because", "its creation was interrupted");
+                self.activate(open, &entry, creating, record, deadline).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Describes one key.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn describe_key(
+        &self,
+        caller: &Caller,
+        key: &KeySelector,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let action = Action::DescribeKey;
+        let open = self.admit_open(caller, action).await?;
+        let result = async {
+            let entry = open.find(&self.database, &caller.principal.tenant, key).await?.key;
+            let record = self.record(action.event(), Outcome::Done, caller).key(entry.row.key_id, None);
+            self.committer.commit(Entry::record(record)).await?;
+            Ok(entry)
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// A page of the tenant's keys.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn list_keys(
+        &self,
+        caller: &Caller,
+        after: &str,
+        count_max: u32,
+    ) -> Result<KeyPage, ServiceError> {
+        let action = Action::ListKeys;
+        let open = self.admit_open(caller, action).await?;
+        let result = async {
+            let tenant = &caller.principal.tenant;
+            let mut found = self.database.list_keys(tenant, after, count_max + 1, &open.row_mac).await?;
+            let has_more = found.len() > count_max as usize;
+            found.truncate(count_max as usize);
+            let next_after = match found.last() {
+                Some(last) if has_more => Some(last.key.name.as_str().to_owned()),
+                _ => None,
+            };
+            let record =
+                self.record(action.event(), Outcome::Done, caller).detail("count", found.len().to_string());
+            self.committer.commit(Entry::record(record)).await?;
+            let keys = found
+                .into_iter()
+                .map(|found| KeyEntry { row: found.key, versions: found.versions })
+                .collect();
+            Ok(KeyPage { keys, next_after })
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    /// Makes a new version; the one before decrypts only.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn rotate_key(
+        &self,
+        caller: &Caller,
+        selector: &KeySelector,
+        idempotency_token: Option<&str>,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let action = Action::RotateKey;
+        let open = self.admit_open(caller, action).await?;
+        let result = self.rotate_key_admitted(&open, caller, selector, idempotency_token).await;
+        self.recorded(caller, action, result).await
+    }
+
+    async fn rotate_key_admitted(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        selector: &KeySelector,
+        idempotency_token: Option<&str>,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let tenant = &caller.principal.tenant;
+        for _ in 0..DECISION_COUNT_MAX {
+            let entry = open.find(&self.database, tenant, selector).await?.key;
+            let key_id = entry.row.key_id;
+            let claim = self.claim(caller, Action::RotateKey, idempotency_token, &[&key_id.to_string()]);
+            if self.replayed(claim.as_ref()).await?.is_some() {
+                return Ok(entry);
+            }
+            if entry.versions.iter().any(|version| version.state == KeyState::Creating) {
+                // Another rotation has begun; finishing it is the only way on.
+                self.finish_creation(open, key_id, caller).await?;
+                continue;
+            }
+            if entry.row.state != KeyState::Active {
+                let message = format!("key {} is {}; it cannot be rotated", entry.row.name, entry.row.state);
+                return Err(ServiceError::new(Reason::KeyStateForbids, message));
+            }
+            let last = entry.versions.last().map_or(entry.row.current_version, |version| version.version);
+            let number = last.next().ok_or_else(|| {
+                ServiceError::new(Reason::KeyStateForbids, "the key has as many versions as there can be")
+            })?;
+            let (spec, protection) = (entry.row.spec, entry.row.protection);
+            let (material, state) =
+                self.new_material(open, caller, (key_id, number), spec, protection).await?;
+            let mut key = entry.row.clone();
+            let expected_revision = Some(key.revision);
+            key.revision += 1;
+            let mut versions = vec![VersionRow {
+                tenant: tenant.clone(),
+                key_id,
+                version: number,
+                state,
+                created: now(),
+                material,
+            }];
+            if state == KeyState::Active {
+                for version in entry.versions.iter().filter(|version| version.state == KeyState::Active) {
+                    let mut version = version.clone();
+                    version.state = version.state.apply(KeyCommand::Deactivate).map_err(transition)?;
+                    versions.push(version);
+                }
+                key.current_version = number;
+            }
+            let record = self
+                .record(Action::RotateKey.event(), Outcome::Done, caller)
+                .key(key_id, Some(number))
+                .detail("name", key.name.as_str());
+            let draft = Draft { key, versions, expected_revision };
+            match self.commit_key(open, record, draft, claim).await? {
+                Changed::Done => return self.finish_creation(open, key_id, caller).await,
+                Changed::Replayed(_) => {
+                    return Ok(open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key);
+                }
+                Changed::Again => {}
+            }
+        }
+        Err(contention())
+    }
+
+    /// Stops or allows every use of a key.
+    ///
+    /// # Errors
+    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    pub async fn change_key_state(
+        &self,
+        caller: &Caller,
+        selector: &KeySelector,
+        action: Action,
+        command: KeyCommand,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let open = self.admit_open(caller, action).await?;
+        let result = async {
+            let tenant = &caller.principal.tenant;
+            for _ in 0..DECISION_COUNT_MAX {
+                let entry = open.find(&self.database, tenant, selector).await?.key;
+                let mut key = entry.row.clone();
+                let expected_revision = Some(key.revision);
+                key.state = key.state.apply(command).map_err(transition)?;
+                key.revision += 1;
+                let record = self
+                    .record(action.event(), Outcome::Done, caller)
+                    .key(key.key_id, None)
+                    .detail("name", key.name.as_str());
+                let draft = Draft { key, versions: vec![], expected_revision };
+                if let Changed::Done = self.commit_key(&open, record, draft, None).await? {
+                    return Ok(open.find(&self.database, tenant, selector).await?.key);
+                }
+            }
+            Err(contention())
+        }
+        .await;
+        self.recorded(caller, action, result).await
+    }
+
+    async fn commit_key(
+        &self,
+        open: &Open,
+        record: Record,
+        draft: Draft,
+        claim: Option<Idempotency>,
+    ) -> Result<Changed, ServiceError> {
+        let name = draft.key.name.clone();
+        let entry = Entry {
+            record,
+            change: Some(draft.change(open)),
+            // The expected revision of the row is the finer guard: other keys may change meanwhile.
+            decided_under: None,
+            idempotency: claim,
+        };
+        match self.committer.commit(entry).await? {
+            Commit::Done { catalogue, .. } => {
+                open.advance(catalogue);
+                Ok(Changed::Done)
+            }
+            Commit::Stale(revision) => {
+                open.advance(revision);
+                Ok(Changed::Again)
+            }
+            Commit::Refused(Refusal::Exists) => Err(key_exists(&name)),
+            Commit::Refused(Refusal::Conflict) => {
+                open.advance(self.database.head().await?.catalogue);
+                Ok(Changed::Again)
+            }
+            Commit::Refused(Refusal::TokenConflict) => Err(token_conflict()),
+            Commit::Refused(Refusal::Replayed(key_id)) => Ok(Changed::Replayed(key_id)),
+        }
+    }
+
+    fn claim(
+        &self,
+        caller: &Caller,
+        action: Action,
+        token: Option<&str>,
+        described: &[&str],
+    ) -> Option<Idempotency> {
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        for text in described {
+            parts.push((text.len() as u32).to_be_bytes().to_vec());
+            parts.push(text.as_bytes().to_vec());
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        token.map(|token| Idempotency {
+            principal: caller.principal.clone(),
+            method: action.event(),
+            token: token.to_owned(),
+            request_digest: self.bundle.suite.hash(&parts),
+        })
+    }
+
+    /// The key of an earlier, equal request with this token. Asked before any HSM call.
+    async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
+        let Some(claim) = claim else { return Ok(None) };
+        match self.database.find_token(claim).await? {
+            None => Ok(None),
+            Some((digest, key_id)) if digest == claim.request_digest.0 => Ok(Some(key_id)),
+            Some(_) => Err(token_conflict()),
+        }
+    }
+}
+
+fn transition(error: kms_core::key::TransitionError) -> ServiceError {
+    ServiceError::new(Reason::KeyStateForbids, error.to_string())
+}
+
+fn key_exists(name: &KeyName) -> ServiceError {
+    let error =
+        ServiceError::new(Reason::KeyExists, format!("there is a key {name} already; choose another name"));
+    ServiceError { field: Some("name"), ..error }
+}
+
+fn token_conflict() -> ServiceError {
+    let message = "the idempotency token was used with another request; use a new one";
+    let error = ServiceError::new(Reason::IdempotencyConflict, message);
+    ServiceError { field: Some("idempotency_token"), ..error }
+}

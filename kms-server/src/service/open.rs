@@ -1,0 +1,283 @@
+//! The unsealed state: the HSM pool, the row-MAC key, and what is cached of the catalogue of keys.
+//!
+//! Everything in here is wiped when the last reference goes, which sealing waits for.
+
+use super::ServiceError;
+use crate::store::{Database, KeyRow, Material, RowMac, VersionRow};
+use kms_core::bundle::Bundle;
+use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
+use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
+use kms_core::key::KeySpec;
+use kms_core::reason::Reason;
+use kms_hsm::{HsmError, HsmSession, LockedBytes, Pool, Sealed};
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+/// Most keys whose description is cached. The cache is dropped as a whole when it is full.
+const CACHED_KEYS_MAX: usize = 10_000;
+/// Most key versions whose material is held open. Each takes a page of locked memory.
+const OPEN_MATERIALS_MAX: usize = 4_096;
+
+/// A key as the catalogue shows it, with the revision under which it was read.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The key and its versions.
+    pub key: Arc<KeyEntry>,
+    /// What a commit that relies on it must be decided under.
+    pub revision: CatalogueRevision,
+}
+
+/// A key and its versions.
+#[derive(Debug)]
+pub struct KeyEntry {
+    /// The key.
+    pub row: KeyRow,
+    /// Its versions in ascending order.
+    pub versions: Vec<VersionRow>,
+}
+
+impl KeyEntry {
+    /// One version.
+    ///
+    /// # Errors
+    /// `KEY_VERSION_NOT_FOUND`.
+    pub fn version(&self, version: KeyVersion) -> Result<&VersionRow, ServiceError> {
+        self.versions.iter().find(|row| row.version == version).ok_or_else(|| {
+            ServiceError::new(
+                Reason::KeyVersionNotFound,
+                format!("key {} has no version {version}", self.row.name),
+            )
+        })
+    }
+}
+
+/// The unsealed state.
+#[derive(Debug)]
+pub struct Open {
+    /// Runs HSM operations.
+    pub pool: Pool,
+    /// Authenticates rows.
+    pub row_mac: RowMac,
+    catalogue: RwLock<Catalogue>,
+    materials: RwLock<HashMap<(KeyId, KeyVersion), Arc<LockedBytes>>>,
+}
+
+#[derive(Debug, Default)]
+struct Catalogue {
+    revision: Option<CatalogueRevision>,
+    keys: HashMap<(TenantName, KeySelectorKey), Arc<KeyEntry>>,
+}
+
+/// `KeySelector` as a map key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum KeySelectorKey {
+    Name(String),
+    Id(KeyId),
+}
+
+impl From<&KeySelector> for KeySelectorKey {
+    fn from(selector: &KeySelector) -> Self {
+        match selector {
+            KeySelector::Name(name) => Self::Name(name.as_str().to_owned()),
+            KeySelector::Id(id) => Self::Id(*id),
+        }
+    }
+}
+
+impl Open {
+    /// Nothing cached yet.
+    pub fn new(pool: Pool, row_mac: RowMac) -> Self {
+        Self { pool, row_mac, catalogue: RwLock::default(), materials: RwLock::default() }
+    }
+
+    /// Finds a key of a tenant, from the cache where it is current.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, or the database does not answer.
+    pub async fn find(
+        &self,
+        database: &Database,
+        tenant: &TenantName,
+        selector: &KeySelector,
+    ) -> Result<Found, ServiceError> {
+        let cache_key = (tenant.clone(), KeySelectorKey::from(selector));
+        {
+            let catalogue = self.catalogue.read().unwrap_or_else(PoisonError::into_inner);
+            if let (Some(revision), Some(key)) = (catalogue.revision, catalogue.keys.get(&cache_key)) {
+                return Ok(Found { key: key.clone(), revision });
+            }
+        }
+        // The revision is read before the rows: if they change in between, the commit finds it too old.
+        let revision = database.head().await?.catalogue;
+        let found = database.find_key(tenant, selector, &self.row_mac).await?;
+        let found = found.ok_or_else(|| {
+            let shown = KeyRef { key: selector.clone(), version: None };
+            ServiceError::new(Reason::KeyNotFound, format!("there is no key {shown} in this tenant"))
+        })?;
+        let key = Arc::new(KeyEntry { row: found.key, versions: found.versions });
+        self.advance(revision);
+        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        if catalogue.revision == Some(revision) {
+            if catalogue.keys.len() >= CACHED_KEYS_MAX {
+                catalogue.keys.clear();
+            }
+            catalogue.keys.insert(cache_key, key.clone());
+        }
+        Ok(Found { key, revision })
+    }
+
+    /// The catalogue has a newer revision: what was cached under an older one is dropped.
+    pub fn advance(&self, revision: CatalogueRevision) {
+        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        if catalogue.revision.is_none_or(|cached| cached < revision) {
+            catalogue.revision = Some(revision);
+            catalogue.keys.clear();
+        }
+    }
+
+    /// Runs one HSM operation on the pool without blocking an async thread.
+    ///
+    /// # Errors
+    /// Those of the pool and of the operation.
+    pub async fn hsm<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        deadline: Instant,
+        work: impl FnOnce(&mut dyn HsmSession) -> Result<T, HsmError> + Send + 'static,
+    ) -> Result<T, HsmError> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.pool.submit(operation, deadline, work, move |result| {
+            // The caller may have gone.
+            let _ = answer.send(result);
+        });
+        answered.await.unwrap_or(Err(HsmError::Stopped))
+    }
+
+    /// Fills `out` with random bytes of the HSM.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    pub async fn random(&self, out: &mut LockedBytes, deadline: Instant) -> Result<(), HsmError> {
+        if self.pool.take_random(out.expose_mut()) {
+            return Ok(());
+        }
+        let len = out.expose().len();
+        let fresh = self
+            .hsm("random", deadline, move |session| {
+                let mut fresh = LockedBytes::zeroed(len);
+                session.random(fresh.expose_mut())?;
+                Ok(fresh)
+            })
+            .await?;
+        out.expose_mut().copy_from_slice(fresh.expose());
+        Ok(())
+    }
+
+    /// Fresh material for a wrapped key: random bytes of the HSM, sealed there by the current master key.
+    ///
+    /// # Errors
+    /// Those of the HSM.
+    pub async fn make_wrapped(
+        &self,
+        bundle: &Bundle,
+        tenant: &TenantName,
+        key: (KeyId, KeyVersion),
+        spec: KeySpec,
+        deadline: Instant,
+    ) -> Result<WrappedKey, ServiceError> {
+        let mut material = LockedBytes::zeroed(spec.key_len());
+        self.random(&mut material, deadline).await?;
+        let master = bundle.current_master_key().clone();
+        let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
+        let sealed = self
+            .hsm("seal", deadline, move |session| {
+                session.seal(master.object, master.spec, &aad, material.expose())
+            })
+            .await?;
+        Ok(WrappedKey {
+            master_version: master.version,
+            nonce: *sealed.nonce(),
+            ciphertext_and_tag: sealed.into_ciphertext_and_tag(),
+        })
+    }
+
+    /// The material of a wrapped version, opened once and then held in locked memory.
+    ///
+    /// # Errors
+    /// Those of the HSM; `INTERNAL` when the row does not open under its own identity.
+    pub async fn material(
+        &self,
+        bundle: &Bundle,
+        key: &KeyRow,
+        version: &VersionRow,
+        wrapped: &[u8],
+        deadline: Instant,
+    ) -> Result<Arc<LockedBytes>, ServiceError> {
+        let place = (key.key_id, version.version);
+        let held = self.materials.read().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
+        if let Some(material) = held {
+            return Ok(material);
+        }
+        let corrupt = || {
+            tracing::error!(key = %key.key_id, version = %version.version, "a wrapped key does not open");
+            ServiceError::new(Reason::Internal, "a stored key does not open; see the server's log")
+        };
+        let wrapped = WrappedKey::open(wrapped).map_err(|_| corrupt())?;
+        let master = bundle.master_key(wrapped.master_version).ok_or_else(corrupt)?.clone();
+        let aad = wrapped_key_associated_data(&key.tenant, place, key.spec, master.version);
+        let len = key.spec.key_len();
+        let opened = self
+            .hsm("open", deadline, move |session| {
+                let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag)?;
+                let secret = session.open(master.object, master.spec, &aad, &sealed)?;
+                let mut material = LockedBytes::zeroed(len);
+                if secret.expose().len() != len {
+                    return Err(HsmError::CiphertextInvalid);
+                }
+                material.expose_mut().copy_from_slice(secret.expose());
+                Ok(Arc::new(material))
+            })
+            .await;
+        let material = match opened {
+            Err(HsmError::CiphertextInvalid) => return Err(corrupt()),
+            other => other?,
+        };
+        let mut materials = self.materials.write().unwrap_or_else(PoisonError::into_inner);
+        if materials.len() >= OPEN_MATERIALS_MAX {
+            materials.clear();
+        }
+        materials.insert(place, material.clone());
+        Ok(material)
+    }
+}
+
+/// Where a version's material is, taken apart for the two ways of using it.
+#[derive(Debug)]
+pub enum Place {
+    /// In the HSM.
+    Resident(kms_core::id::HsmObjectId),
+    /// Here, in locked memory.
+    Wrapped(Arc<LockedBytes>),
+}
+
+impl Open {
+    /// Finds out where a version's material is, opening it if need be.
+    ///
+    /// # Errors
+    /// As [`Open::material`].
+    pub async fn place(
+        &self,
+        bundle: &Bundle,
+        key: &KeyRow,
+        version: &VersionRow,
+        deadline: Instant,
+    ) -> Result<Place, ServiceError> {
+        match &version.material {
+            Material::Resident(object) => Ok(Place::Resident(*object)),
+            Material::Wrapped(wrapped) => {
+                self.material(bundle, key, version, wrapped, deadline).await.map(Place::Wrapped)
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Unseal and seal: how the unsealed state comes and goes.
+
+use super::open::Open;
+use super::{Caller, Node, ServiceError, blocking};
+use crate::store::{DatabaseError, Entry, RowMac};
+use crate::telemetry::HsmMeter;
+use kms_core::audit::{AuditFault, Outcome, SignedCheckpoint, Verifier};
+use kms_core::codec;
+use kms_core::policy::Action;
+use kms_core::reason::Reason;
+use kms_hsm::{
+    FailureReason, Health, HsmError, LockedBytes, ModuleError, ObjectKind, Pin, Pool, PoolOptions,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the checks of an unseal may take in the HSM.
+const UNSEAL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a seal waits for calls that still use the unsealed state.
+const SEAL_WAIT: Duration = Duration::from_secs(15);
+
+/// Why the node did not open, although the quorum was present.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealError {
+    /// The node is open already.
+    #[error("the node is unsealed already")]
+    AlreadyOpen,
+    /// The token is not there, not ours, or refused the PIN.
+    #[error("the operations partition does not open")]
+    Partition(#[source] Box<ModuleError>),
+    /// No threads for the pool.
+    #[error("the HSM pool does not start")]
+    Pool(#[source] std::io::Error),
+    /// The HSM failed while its keys were checked.
+    #[error("{what} in the HSM is not as the bundle says")]
+    Key {
+        /// Which key.
+        what: &'static str,
+        /// What the HSM says.
+        #[source]
+        source: HsmError,
+    },
+    /// A public key differs from the bundle's.
+    #[error("the checkpoint key in the HSM is not the one in the bundle")]
+    CheckpointKey,
+    /// The database failed.
+    #[error("the database cannot be used")]
+    Database(#[from] DatabaseError),
+    /// The second place cannot be read.
+    #[error("the log's second place {path} cannot be read")]
+    SecondPlace {
+        /// Which file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The second place holds something else than checkpoints.
+    #[error("the last line of the log's second place is not a checkpoint")]
+    SecondPlaceLine,
+    /// The log is shorter or other than it was.
+    #[error(
+        "the log does not contain what its second place saw at size {size}: it was rolled back or replaced"
+    )]
+    RolledBack {
+        /// Size of the checkpoint in the second place.
+        size: u64,
+    },
+    /// The log is not what was signed.
+    #[error("the audit log does not verify")]
+    Log(#[from] AuditFault),
+    /// The log's head row is not the log's end.
+    #[error("the log's head row is not what its segments give")]
+    Head,
+    /// The unseal cannot be recorded, or an interrupted creation cannot be finished.
+    #[error("the unseal cannot be completed")]
+    Service(#[from] ServiceError),
+}
+
+/// Why a node is sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealCause {
+    /// Somebody with the right asked for it.
+    Asked {
+        /// Who.
+        by: String,
+    },
+    /// The process ends.
+    Shutdown,
+    /// The operations token stayed away for longer than the grace.
+    TokenAway,
+    /// The token refused the PIN.
+    PinRefused,
+}
+
+impl SealCause {
+    fn sentence(&self) -> String {
+        match self {
+            SealCause::Asked { by } => format!("{by} asked for it"),
+            SealCause::Shutdown => "the process is ending".into(),
+            SealCause::TokenAway => "the operations token stayed away for too long".into(),
+            SealCause::PinRefused => "the operations token refused its PIN".into(),
+        }
+    }
+}
+
+impl Node {
+    /// Opens the operations partition with the PIN that a ceremony gave, checks keys and log, and serves.
+    ///
+    /// One wrong PIN is never followed by another try: the ceremony is over, and a new one is needed.
+    ///
+    /// # Errors
+    /// [`UnsealError`]; the node stays sealed, and the PIN and everything opened are wiped.
+    pub async fn unseal(
+        self: &Arc<Self>,
+        pin: Pin,
+        record_details: Vec<(String, String)>,
+    ) -> Result<(), UnsealError> {
+        let _turn = self.turn.lock().await;
+        if self.opened().is_some() {
+            return Err(UnsealError::AlreadyOpen);
+        }
+        let node = self.clone();
+        let pool = blocking(move || node.open_pool(pin)).await?;
+        let opened = self.check_and_open(pool).await;
+        let (open, records) = match opened {
+            Ok(opened) => opened,
+            Err((error, pool)) => {
+                let _ = blocking(move || pool.stop()).await;
+                return Err(error);
+            }
+        };
+        let result = self.record_unseal(&open, records, record_details).await;
+        if let Err(error) = result {
+            let _ = blocking(move || open.pool.stop()).await;
+            return Err(error);
+        }
+        self.open.store(Some(open.clone()));
+        self.metrics.set_unsealed(true);
+        tracing::info!("unsealed");
+        tokio::spawn(self.clone().watch_health(Arc::downgrade(&open)));
+        tokio::spawn(self.clone().make_checkpoints(Arc::downgrade(&open)));
+        Ok(())
+    }
+
+    fn open_pool(&self, pin: Pin) -> Result<Pool, UnsealError> {
+        let operations = &self.bundle.operations;
+        let partition = self
+            .module
+            .open_partition(&operations.label, &operations.serial, pin)
+            .map_err(|error| UnsealError::Partition(Box::new(error)))?;
+        let options = PoolOptions {
+            workers: self.config.hsm.workers,
+            observer: Arc::new(HsmMeter(self.metrics.clone())),
+            relogin_grace: Duration::from_secs(self.config.hsm.grace_seconds),
+            ..PoolOptions::default()
+        };
+        Pool::start(Arc::new(partition), options).map_err(UnsealError::Pool)
+    }
+
+    async fn check_and_open(&self, pool: Pool) -> Result<(Arc<Open>, u64), (UnsealError, Pool)> {
+        let suite = self.bundle.suite;
+        let deadline = Instant::now() + UNSEAL_DEADLINE;
+        let (checkpoint, row_mac) = (self.bundle.checkpoint_key.object, self.bundle.row_mac_key);
+        let masters = self.bundle.master_keys.clone();
+        let context = [b"kms/v1/row-mac\0".as_slice(), &self.bundle.cluster_id].concat();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        pool.submit(
+            "unseal",
+            deadline,
+            move |session| {
+                let key = |what, source| (what, source);
+                let checked = (|| {
+                    let confirmed = session
+                        .confirm(checkpoint, ObjectKind::SigningKey(suite))
+                        .map_err(|source| key("the checkpoint key", source))?;
+                    for master in masters {
+                        session
+                            .confirm(master.object, ObjectKind::SealingKey(master.spec))
+                            .map_err(|source| key("a master key", source))?;
+                    }
+                    session
+                        .confirm(row_mac, ObjectKind::MacKey(suite))
+                        .map_err(|source| key("the row-MAC key", source))?;
+                    let mut derived = LockedBytes::zeroed(32);
+                    let mut mac = session
+                        .mac(row_mac, suite, &context)
+                        .map_err(|source| key("the row-MAC key", source))?;
+                    derived.expose_mut().copy_from_slice(&mac);
+                    zeroize::Zeroize::zeroize(&mut mac);
+                    let objects = session.objects().map_err(|source| key("the list of objects", source))?;
+                    Ok((confirmed.public_key, derived, objects))
+                })();
+                Ok(checked)
+            },
+            move |result| drop(answer.send(result)),
+        );
+        let answered = answered.await.unwrap_or(Err(HsmError::Stopped));
+        let (public_key, derived, objects) = match answered {
+            Ok(Ok(checked)) => checked,
+            Ok(Err((what, source))) => return Err((UnsealError::Key { what, source }, pool)),
+            Err(source) => return Err((UnsealError::Key { what: "a key", source }, pool)),
+        };
+        if public_key.is_none_or(|key| key != self.bundle.checkpoint_key.public_key.as_bytes()) {
+            return Err((UnsealError::CheckpointKey, pool));
+        }
+        match self.verify_log().await {
+            Ok(size) => {
+                self.report_unknown_objects(&objects).await;
+                Ok((Arc::new(Open::new(pool, RowMac::new(suite, derived))), size))
+            }
+            Err(error) => Err((error, pool)),
+        }
+    }
+
+    /// The log still contains what the second place saw, and everything since then is signed.
+    async fn verify_log(&self) -> Result<u64, UnsealError> {
+        let path = self.second_place();
+        let last_line = match tokio::fs::read_to_string(&path).await {
+            Ok(text) => text.lines().last().map(str::to_owned),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(UnsealError::SecondPlace { path, source }),
+        };
+        let seen = match last_line {
+            None => None,
+            Some(line) => Some(checkpoint_of_line(&line).ok_or(UnsealError::SecondPlaceLine)?),
+        };
+        // The database's own last checkpoint is newer when a crash came between it and the second place.
+        let newest = self.database.last_checkpoint().await?;
+        let mut verifier = match &newest {
+            None => Verifier::new(&self.bundle, &[])?,
+            Some(checkpoint) => {
+                let size = checkpoint.verify(&self.bundle)?.size;
+                let tree =
+                    self.database.checkpoint_tree(size).await?.ok_or(UnsealError::RolledBack { size })?;
+                Verifier::resume(&self.bundle, checkpoint, tree)?
+            }
+        };
+        if let Some(seen) = &seen {
+            let seen = seen.verify(&self.bundle)?;
+            let tree = self.database.checkpoint_tree(seen.size).await?;
+            if tree.is_none_or(|tree| tree.root() != seen.root) {
+                return Err(UnsealError::RolledBack { size: seen.size });
+            }
+        }
+        loop {
+            let segments = self.database.segments_from(verifier.size(), 64).await?;
+            if segments.is_empty() {
+                break;
+            }
+            for stored in &segments {
+                verifier.accept(&stored.segment)?;
+            }
+        }
+        let verified = verifier.finish()?;
+        let head = self.database.head().await?;
+        if head.frontier.size() != verified.head.size || head.frontier.root() != verified.head.root {
+            return Err(UnsealError::Head);
+        }
+        Ok(verified.head.size)
+    }
+
+    /// Objects that no bundle entry and no row names are reported, never deleted.
+    async fn report_unknown_objects(&self, objects: &[kms_hsm::ListedObject]) {
+        let known_rows = self.database.hsm_objects().await.unwrap_or_default();
+        let bundle = &self.bundle;
+        let is_known = |id| {
+            bundle.checkpoint_key.object == id
+                || bundle.row_mac_key == id
+                || bundle.master_keys.iter().any(|master| master.object == id)
+                || known_rows.contains(&id)
+        };
+        for object in objects.iter().filter(|object| object.id.is_none_or(|id| !is_known(id))) {
+            tracing::warn!(id = ?object.id, label = %object.label, "an object in the HSM is not known; it is left alone");
+        }
+    }
+
+    async fn record_unseal(
+        &self,
+        open: &Arc<Open>,
+        log_size: u64,
+        details: Vec<(String, String)>,
+    ) -> Result<(), UnsealError> {
+        let mut record =
+            self.own_record("service.unseal", Outcome::Done).detail("log-size", log_size.to_string());
+        for (name, value) in details {
+            record = record.detail(&name, value);
+        }
+        self.committer.commit(Entry::record(record)).await.map_err(ServiceError::from)?;
+        self.finish_unfinished(open, Instant::now() + UNSEAL_DEADLINE).await?;
+        Ok(())
+    }
+
+    /// Seals because somebody asked.
+    ///
+    /// # Errors
+    /// `NOT_PERMITTED`; a refusal is recorded.
+    pub async fn seal_for(self: &Arc<Self>, caller: &Caller) -> Result<(), ServiceError> {
+        self.admit(caller, Action::Seal).await?;
+        let record = self.record(Action::Seal.event(), Outcome::Done, caller);
+        let recorded = self.committer.commit(Entry::record(record)).await;
+        // Sealing is the safe direction: it happens even when it cannot be recorded.
+        self.seal(SealCause::Asked { by: caller.principal.to_uri() }).await;
+        recorded.map(|_| ()).map_err(ServiceError::from)
+    }
+
+    /// Closes the operations partition and wipes every key. Does nothing when sealed.
+    pub async fn seal(self: &Arc<Self>, cause: SealCause) {
+        let _turn = self.turn.lock().await;
+        let Some(open) = self.open.swap(None) else { return };
+        *self.sealed_because.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = cause.sentence();
+        self.metrics.set_unsealed(false);
+        tracing::warn!(cause = %cause.sentence(), "sealing");
+        // Calls that were admitted before finish; what they hold is wiped when they drop it.
+        let end = Instant::now() + SEAL_WAIT;
+        while Arc::strong_count(&open) > 1 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let stopped = blocking(move || open.pool.stop()).await;
+        tracing::info!(?stopped, "sealed");
+        let record = self.own_record("service.seal", Outcome::Done).detail("because", cause.sentence());
+        if let Err(error) = self.committer.commit(Entry::record(record)).await {
+            tracing::error!(%error, "the seal could not be recorded");
+        }
+    }
+
+    /// Seals when the pool gives its token up.
+    async fn watch_health(self: Arc<Self>, open: std::sync::Weak<Open>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let Some(health) = open.upgrade().map(|open| open.pool.health()) else { return };
+            let cause = match health {
+                Health::Healthy | Health::Away { .. } => continue,
+                Health::Failed { reason: FailureReason::PinIncorrect } => SealCause::PinRefused,
+                Health::Failed { reason: FailureReason::StayedAway } => SealCause::TokenAway,
+            };
+            return self.seal(cause).await;
+        }
+    }
+}
+
+/// A line of the second place: the hexadecimal of a signed checkpoint.
+pub(super) fn checkpoint_of_line(line: &str) -> Option<SignedCheckpoint> {
+    if line.len() % 2 != 0 || !line.is_ascii() {
+        return None;
+    }
+    let bytes = (0..line.len() / 2)
+        .map(|place| u8::from_str_radix(&line[2 * place..2 * place + 2], 16).ok())
+        .collect::<Option<Vec<u8>>>()?;
+    codec::open(&bytes).ok()
+}
+
+/// The reason that a custodian is told when the quorum was present and the node still did not open.
+pub(super) fn unseal_reason(error: &UnsealError) -> Reason {
+    match error {
+        UnsealError::AlreadyOpen => Reason::AlreadyUnsealed,
+        _ => Reason::CeremonyFailed,
+    }
+}
