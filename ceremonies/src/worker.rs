@@ -18,7 +18,7 @@ use kms_core::codec::{self, CodecError};
 use kms_core::id::{CustodianName, UnixMillis};
 use kms_core::quorum::CombineError;
 use kms_core::reason::Reason;
-use kms_core::secret::SecretBytes;
+use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::Digest32;
 use kms_core::worker::{FRAME_HEADER_LEN, FrameLenError, FromWorker, ToWorker, body_len, to_frame};
 use kms_hsm::{
@@ -282,8 +282,8 @@ impl Operation {
             serial: &partition.serial,
             epoch: partition.pin_epoch,
         };
-        let pin = pin::derive_characters(of, secret, self.profile()?.pin_rules())?;
-        Ok(FromWorker::Opened { pin })
+        let pin = pin::derive(of, secret, self.profile()?.pin_rules())?;
+        Ok(FromWorker::Opened { pin: Secret::new(pin.expose().to_vec()) })
     }
 
     fn profile(&self) -> Result<Profile, WorkerError> {

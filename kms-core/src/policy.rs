@@ -94,25 +94,24 @@ pub enum Decision {
 /// That the principal is listed in the bundle has been checked before: without that there is no principal.
 pub fn decide(principal: &Principal, action: Action) -> Decision {
     use Action as A;
-    let is_allowed = match (principal.role, action) {
-        (_, A::ReadStatus) => true,
-        (
-            Role::Operator,
-            A::DescribeKey | A::GenerateDataKey | A::DecryptDataKey | A::Encrypt | A::Decrypt,
-        ) => true,
-        (
-            Role::Administrator,
+    let is_allowed = match principal.role {
+        _ if action == A::ReadStatus => true,
+        Role::Operator => matches!(
+            action,
+            A::DescribeKey | A::GenerateDataKey | A::DecryptDataKey | A::Encrypt | A::Decrypt
+        ),
+        Role::Administrator => matches!(
+            action,
             A::DescribeKey
-            | A::ListKeys
-            | A::CreateKey
-            | A::RotateKey
-            | A::SuspendKey
-            | A::ResumeKey
-            | A::Seal,
-        ) => true,
-        (Role::Auditor, A::DescribeKey | A::ListKeys | A::ReadAudit) => true,
-        (Role::Custodian, A::JoinCeremony | A::Seal) => true,
-        _ => false,
+                | A::ListKeys
+                | A::CreateKey
+                | A::RotateKey
+                | A::SuspendKey
+                | A::ResumeKey
+                | A::Seal
+        ),
+        Role::Auditor => matches!(action, A::DescribeKey | A::ListKeys | A::ReadAudit),
+        Role::Custodian => matches!(action, A::JoinCeremony | A::Seal),
     };
     if is_allowed { Decision::Allow } else { Decision::Deny }
 }

@@ -87,6 +87,11 @@ impl Pin {
         })
     }
 
+    /// The characters, for the process that will log in with them. Never hand them to a log macro.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose()
+    }
+
     /// Length in characters; each is one byte.
     pub fn len(&self) -> usize {
         self.0.expose().len()

@@ -136,6 +136,11 @@ where
     })
 }
 
+/// The `kms-ceremony` command inside this program, so that `dev` needs no second one.
+pub fn ceremony(arguments: Vec<std::ffi::OsString>) -> std::process::ExitCode {
+    ceremonies::cli::main_from(std::iter::once("kms-ceremony".into()).chain(arguments))
+}
+
 fn wanted(arguments: &DevArguments, layout: &Layout) -> anyhow::Result<Made> {
     let marker = layout.path("made.toml");
     let default_module = || -> anyhow::Result<PathBuf> {

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     #[cfg(feature = "dev")]
     if let Command::Ceremony { arguments } = arguments.command {
-        return ceremonies::cli::main_from(std::iter::once("kms-ceremony".into()).chain(arguments));
+        return kms_server::dev::ceremony(arguments);
     }
     match execute(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,7 +19,7 @@ impl System for Gate {
             let threshold = node.bundle.threshold();
             Ok(v1::Status {
                 seal_state: convert::proto_seal_state(open.as_deref()),
-                sealed_reason: open.is_none().then(|| node.sealed_because()).unwrap_or_default(),
+                sealed_reason: if open.is_none() { node.sealed_because() } else { String::new() },
                 threshold: threshold.needed().into(),
                 custodian_count: threshold.total().into(),
                 present: node.custodians_present().iter().map(CustodianName::to_string).collect(),

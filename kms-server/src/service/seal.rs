@@ -341,7 +341,7 @@ impl Node {
 
 /// A line of the second place: the hexadecimal of a signed checkpoint.
 pub(super) fn checkpoint_of_line(line: &str) -> Option<SignedCheckpoint> {
-    if line.len() % 2 != 0 || !line.is_ascii() {
+    if !line.len().is_multiple_of(2) || !line.is_ascii() {
         return None;
     }
     let bytes = (0..line.len() / 2)
