@@ -251,6 +251,8 @@ pub struct SealError;
 pub struct PrivateKey {
     suite: Suite,
     scalar: SecretBytes<PRIVATE_KEY_LEN>,
+    /// Computed once: it costs as much as a signature, and SM2 needs it for every one.
+    public_key: PublicKey,
 }
 
 impl PrivateKey {
@@ -267,11 +269,21 @@ impl PrivateKey {
 
     /// Takes a scalar between 1 and the order of the suite's curve; `None` for any other.
     pub fn from_scalar(suite: Suite, scalar: SecretBytes<PRIVATE_KEY_LEN>) -> Option<Self> {
-        let is_valid = match suite {
-            Suite::Sm => sm2::SecretKey::from_slice(scalar.expose()).is_ok(),
-            Suite::Intl => p256::SecretKey::from_slice(scalar.expose()).is_ok(),
+        let point = match suite {
+            Suite::Sm => {
+                let key = sm2::SecretKey::from_slice(scalar.expose()).ok()?;
+                sm2::elliptic_curve::sec1::ToSec1Point::to_sec1_point(&key.public_key(), false)
+                    .as_bytes()
+                    .to_vec()
+            }
+            Suite::Intl => {
+                let key = p256::SecretKey::from_slice(scalar.expose()).ok()?;
+                p256::elliptic_curve::sec1::ToSec1Point::to_sec1_point(&key.public_key(), false)
+                    .as_bytes()
+                    .to_vec()
+            }
         };
-        is_valid.then_some(Self { suite, scalar })
+        Some(Self { suite, scalar, public_key: PublicKey::from_sec1(&point)? })
     }
 
     /// The scalar, to be sealed at rest.
@@ -286,27 +298,12 @@ impl PrivateKey {
 
     /// The public half.
     pub fn public_key(&self) -> PublicKey {
-        const VALID: &str = "the scalar was checked when the key was made";
-        let bytes = match self.suite {
-            Suite::Sm => {
-                let key = sm2::SecretKey::from_slice(self.scalar.expose()).expect(VALID);
-                sm2::elliptic_curve::sec1::ToSec1Point::to_sec1_point(&key.public_key(), false)
-                    .as_bytes()
-                    .to_vec()
-            }
-            Suite::Intl => {
-                let key = p256::SecretKey::from_slice(self.scalar.expose()).expect(VALID);
-                p256::elliptic_curve::sec1::ToSec1Point::to_sec1_point(&key.public_key(), false)
-                    .as_bytes()
-                    .to_vec()
-            }
-        };
-        PublicKey::from_sec1(&bytes).expect("an uncompressed point has 65 bytes and starts with 04")
+        self.public_key
     }
 
     /// Signs `domain || 00 || message`. The nonce is derived from key, message and `rng`.
     pub fn sign(&self, domain: &'static str, message: &[u8], rng: &mut impl CryptoRng) -> Signature {
-        let digest = self.public_key().domain_digest(self.suite, domain, message);
+        let digest = self.public_key.domain_digest(self.suite, domain, message);
         self.sign_digest(&digest, rng)
     }
 

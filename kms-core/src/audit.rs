@@ -16,8 +16,6 @@ use minicbor::{Decode, Encode};
 pub const BATCH_HEAD_DOMAIN: &str = "kms/v1/batch-head";
 /// Signature domain of checkpoints.
 pub const CHECKPOINT_DOMAIN: &str = "kms/v1/checkpoint";
-/// Longest record body, in bytes; evidence of a ceremony is the largest.
-pub const RECORD_LEN_MAX: usize = 64 * 1024;
 
 /// How a recorded call or event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +98,7 @@ pub struct Record {
 }
 
 impl Format for Record {
-    const WHAT: &'static str = "audit record";
+    const WHAT: &'static str = "record of the audit log";
 }
 
 impl Record {
@@ -118,6 +116,15 @@ impl Record {
             key_version: None,
             details: Vec::new(),
             evidence: None,
+        }
+    }
+
+    /// `done` without a reason, or `refused` or `failed` with one.
+    pub fn has_known_outcome(&self) -> bool {
+        match self.outcome.as_str() {
+            "done" => self.reason.is_none(),
+            "refused" | "failed" => self.reason.is_some(),
+            _ => false,
         }
     }
 
@@ -241,7 +248,7 @@ pub struct Segment {
 }
 
 impl Format for Segment {
-    const WHAT: &'static str = "audit segment";
+    const WHAT: &'static str = "segment of the audit log";
 }
 
 /// What the checkpoint key in the HSM signs.
@@ -346,6 +353,12 @@ pub enum AuditFault {
         /// What is wrong with it.
         source: CodecError,
     },
+    /// A record's outcome is none, or does not fit its reason.
+    #[error("record {index} has an outcome that does not exist or does not fit its reason")]
+    Outcome {
+        /// The record.
+        index: u64,
+    },
     /// The signed root does not belong to the records.
     #[error("records {first} to {last} are not the ones that were signed")]
     Root {
@@ -397,7 +410,7 @@ pub struct Verifier<'a> {
     bundle: &'a Bundle,
     frontier: Frontier,
     last_time: UnixMillis,
-    /// Checkpoints still to be compared, ordered by size.
+    /// Checkpoints still to be compared, the smallest last.
     checkpoints: Vec<Checkpoint>,
 }
 
@@ -423,7 +436,7 @@ impl<'a> Verifier<'a> {
     pub fn new(bundle: &'a Bundle, checkpoints: &[SignedCheckpoint]) -> Result<Self, AuditFault> {
         let mut checkpoints =
             checkpoints.iter().map(|signed| signed.verify(bundle)).collect::<Result<Vec<_>, _>>()?;
-        checkpoints.sort_by_key(|checkpoint| checkpoint.size);
+        checkpoints.sort_by_key(|checkpoint| core::cmp::Reverse(checkpoint.size));
         Ok(Self { bundle, frontier: Frontier::empty(bundle.suite), last_time: UnixMillis(0), checkpoints })
     }
 
@@ -473,8 +486,11 @@ impl<'a> Verifier<'a> {
             if leaf.time < self.last_time {
                 return Err(AuditFault::TimeBackwards { index: leaf.index });
             }
-            codec::open::<Record>(&leaf.body)
+            let record: Record = codec::open(&leaf.body)
                 .map_err(|source| AuditFault::Body { index: leaf.index, source })?;
+            if !record.has_known_outcome() {
+                return Err(AuditFault::Outcome { index: leaf.index });
+            }
             self.last_time = leaf.time;
             self.frontier.append(leaf.hash(suite));
             self.compare_checkpoints()?;
@@ -487,8 +503,7 @@ impl<'a> Verifier<'a> {
 
     fn compare_checkpoints(&mut self) -> Result<(), AuditFault> {
         let size = self.frontier.size();
-        while self.checkpoints.first().is_some_and(|checkpoint| checkpoint.size <= size) {
-            let checkpoint = self.checkpoints.remove(0);
+        while let Some(checkpoint) = self.checkpoints.pop_if(|checkpoint| checkpoint.size <= size) {
             if checkpoint.size == size && checkpoint.root != self.frontier.root() {
                 return Err(AuditFault::CheckpointRoot { size });
             }
@@ -502,7 +517,7 @@ impl<'a> Verifier<'a> {
     /// [`AuditFault::Truncated`].
     pub fn finish(self) -> Result<Verified, AuditFault> {
         let size = self.frontier.size();
-        if let Some(checkpoint) = self.checkpoints.first() {
+        if let Some(checkpoint) = self.checkpoints.last() {
             return Err(AuditFault::Truncated { size, checkpoint_size: checkpoint.size });
         }
         Ok(Verified { head: TreeHead { size, root: self.frontier.root() }, last_time: self.last_time })
@@ -648,6 +663,17 @@ mod tests {
         changed.segments[0] = changed.sign(bytes, &head);
         assert!(changed.verify(&[]).is_ok(), "the node's own signature cannot tell");
         assert_eq!(changed.verify(&[checkpoint]), Err(AuditFault::CheckpointRoot { size: 4 }));
+    }
+
+    #[test]
+    fn an_outcome_without_its_reason_is_no_record_of_ours() {
+        let node = NodeName::parse("node-1").expect("valid");
+        let mut record = Record::new("key.create", Outcome::Refused(Reason::Sealed), "a", &node, "r");
+        assert!(record.has_known_outcome());
+        record.reason = None;
+        assert!(!record.has_known_outcome());
+        record.outcome = "perhaps".into();
+        assert!(!record.has_known_outcome());
     }
 
     #[test]

@@ -381,7 +381,7 @@ mod tests {
         let principal = Principal::parse("kms://default/operator/app").expect("valid");
         assert_eq!(principal.to_uri(), "kms://default/operator/app");
         for uri in [
-            "kms://default/root/app",
+            "kms://default/superuser/app",
             "kms://default/operator",
             "kms://default/operator/app/x",
             "http://a/b/c",

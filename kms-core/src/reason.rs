@@ -91,9 +91,46 @@ reasons! {
     Internal = "INTERNAL",
 }
 
+impl Reason {
+    /// The exit code of the command line tools: the last column of docs/errors.md.
+    pub const fn exit_code(self) -> u8 {
+        use Reason as R;
+        match self {
+            R::Internal => 1,
+            R::Sealed => 2,
+            R::FieldInvalid | R::SpecUnsupported => 3,
+            R::CiphertextInvalid | R::KeyMismatch => 4,
+            R::PrincipalUnknown | R::NotPermitted => 5,
+            R::KeyNotFound | R::KeyVersionNotFound | R::RecordNotFound => 6,
+            R::KeyExists | R::KeyStateForbids | R::IdempotencyConflict | R::AlreadyUnsealed => 7,
+            R::Contention | R::Overloaded | R::DeadlineExceeded | R::HsmUnavailable | R::LogUnavailable => 8,
+            R::CeremonyForeign
+            | R::CeremonyExpired
+            | R::CustodianUnknown
+            | R::CustodianPresent
+            | R::CustodianLocked
+            | R::SignatureInvalid
+            | R::ShareInvalid
+            | R::OfferForged
+            | R::CeremonyFailed => 9,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_exit_code_is_the_one_in_the_document() {
+        let document = include_str!("../../docs/errors.md");
+        for reason in Reason::ALL {
+            let start = alloc::format!("| `{}` |", reason.name());
+            let row = document.lines().find(|line| line.starts_with(&start)).expect("every reason has a row");
+            let end = alloc::format!("| {} |", reason.exit_code());
+            assert!(row.ends_with(&end), "{}", reason.name());
+        }
+    }
 
     #[test]
     fn the_document_has_one_row_for_every_reason_and_no_other() {
