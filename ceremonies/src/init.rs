@@ -21,7 +21,7 @@ use kms_core::secret::SecretBytes;
 use kms_core::share::{ShareDelivery, ShareLabel, SharePair};
 use kms_core::suite::{Digest32, Suite};
 use kms_core::transcript::{SignedTranscript, TRANSCRIPT_DOMAIN, Transcript, TranscriptError};
-use kms_hsm::{HsmError, HsmModule, ModuleError, ObjectKind, PinPurpose, SoPin};
+use kms_hsm::{HsmError, HsmModule, MAC_LEN, ModuleError, ObjectKind, PinPurpose, SoPin};
 use rand_core::CryptoRng;
 use std::path::{Path, PathBuf};
 
@@ -422,7 +422,8 @@ fn self_check(
         return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
     }
     let mac = session.mac(bundle.row_mac_key, suite, b"self-check")?;
-    if mac != session.mac(bundle.row_mac_key, suite, b"self-check")? || mac == [0; 32] {
+    let again = session.mac(bundle.row_mac_key, suite, b"self-check")?;
+    if !mac.is_equal(again.expose()) || mac.is_equal(&[0; MAC_LEN]) {
         return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
     }
     sign(&mut open, suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;

@@ -22,8 +22,6 @@ pub mod participant;
 pub mod pin;
 pub mod plan;
 pub mod process;
-#[cfg(feature = "online")]
-pub mod profile;
 pub mod prompt;
 pub mod random;
 pub mod worker;

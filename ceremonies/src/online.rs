@@ -5,11 +5,11 @@ use crate::bundle_file::{BundleFileError, VerifiedBundle};
 use crate::cli::{ShareArguments, identity_question, share_question};
 use crate::files::{self, FileError, Reserved};
 use crate::participant::{AnswerError, Participant, ParticipantError, Passphrases};
-use crate::profile::{ClientProfile, ProfileError};
 use crate::prompt::PromptError;
 use crate::random::os_rng;
 use crate::{clock, exit, process};
 use clap::{Args, Subcommand};
+use kms_client::{Profile, ProfileError};
 use kms_core::asymmetric::{Signature, SignatureError};
 use kms_core::ceremony::{CeremonyKind, Purpose};
 use kms_core::id::CustodianName;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
@@ -143,8 +143,8 @@ impl JoinError {
     /// The process's exit code: the last column of docs/errors.md.
     pub fn exit_code(&self) -> u8 {
         match self {
-            JoinError::Refused { reason, .. } => exit::exit_code(*reason),
-            JoinError::Answer(error) => error.decline_reason().map_or(exit::OTHER, exit::exit_code),
+            JoinError::Refused { reason, .. } => reason.exit_code(),
+            JoinError::Answer(error) => error.decline_reason().map_or(exit::OTHER, Reason::exit_code),
             JoinError::NoQuorum { .. } => exit::NO_QUORUM,
             _ => exit::OTHER,
         }
@@ -196,7 +196,7 @@ fn take_part(
     participant: &Participant,
     purpose: Purpose,
 ) -> Result<v1::CeremonyResult, JoinError> {
-    let profile = ClientProfile::read(&arguments.profile)?;
+    let profile = Profile::load(&arguments.profile)?;
     let passphrases = Passphrases {
         identity: identity_question(arguments.passphrase_file.as_ref()).enter()?,
         share: share_question(arguments.share_passphrase_file.as_ref()).enter()?,
@@ -212,15 +212,11 @@ fn take_part(
     })
 }
 
-async fn connect(profile: &ClientProfile) -> Result<Channel, JoinError> {
-    let failed = |source| JoinError::Connect { endpoint: profile.endpoint.clone(), source };
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(profile.server_ca.expose()))
-        .identity(Identity::from_pem(profile.certificate.expose(), profile.key.expose()));
-    Endpoint::from_shared(profile.endpoint.clone())
-        .and_then(|endpoint| endpoint.tls_config(tls))
+async fn connect(profile: &Profile) -> Result<Channel, JoinError> {
+    let failed = |source| JoinError::Connect { endpoint: profile.endpoint().to_owned(), source };
+    profile
+        .tls_endpoint(CONNECT_TIMEOUT)
         .map_err(failed)?
-        .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .connect()
         .await

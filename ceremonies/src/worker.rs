@@ -4,7 +4,6 @@
 //! server relays what it cannot read. Whatever ends the worker also ends the memory that held the shares.
 
 use crate::error_chain::sentence;
-use crate::exit;
 use crate::pin::{self, PinError, PinOf};
 use crate::process;
 use crate::random::os_rng;
@@ -108,7 +107,7 @@ pub fn run(input: impl Read + Send + 'static, mut output: impl Write) -> ExitCod
 
 fn report(error: &WorkerError) -> ExitCode {
     eprintln!("kms-ceremony worker: {}", sentence(error));
-    ExitCode::from(exit::exit_code(Reason::CeremonyFailed))
+    ExitCode::from(Reason::CeremonyFailed.exit_code())
 }
 
 fn send(output: &mut impl Write, message: &FromWorker) -> Result<(), WorkerError> {

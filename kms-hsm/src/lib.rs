@@ -46,13 +46,15 @@ pub use profile::{PinRules, Profile, ProfileError, SoPin};
 
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
-use kms_core::secret::Secret;
+use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::{NONCE_LEN, Suite, TAG_LEN};
 
 /// Longest plaintext that [`HsmSession::seal`] takes and longest message of [`HsmSession::mac`], in bytes.
 pub const INPUT_LEN_MAX: usize = 1 << 20;
 /// Longest associated data of [`HsmSession::seal`] and [`HsmSession::open`], in bytes.
 pub const AAD_LEN_MAX: usize = 16 << 10;
+/// Length of a MAC: that of the hash of either suite.
+pub const MAC_LEN: usize = 32;
 /// Length of a public key: an uncompressed SEC1 point on P-256 or the SM2 curve.
 pub const PUBLIC_KEY_LEN: usize = 65;
 
@@ -227,11 +229,17 @@ pub trait HsmSession: Send {
     /// [`HsmError::NotFound`], [`HsmError::Ambiguous`], [`HsmError::Unsupported`]; otherwise the state of the token.
     fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError>;
 
-    /// HMAC with the suite's hash over at most [`INPUT_LEN_MAX`] bytes.
+    /// HMAC with the suite's hash over at most [`INPUT_LEN_MAX`] bytes. It may serve as a derived key, so it never
+    /// passes through the stack, where copies of it would stay.
     ///
     /// # Errors
     /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Unsupported`]; otherwise the state of the token.
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<[u8; 32], HsmError>;
+    fn mac(
+        &mut self,
+        key: HsmObjectId,
+        suite: Suite,
+        data: &[u8],
+    ) -> Result<SecretBytes<MAC_LEN>, HsmError>;
 
     /// Asks the token about itself, and makes sure that it is ours and the login holds.
     ///

@@ -143,11 +143,17 @@ impl Live {
         }
     }
 
-    pub(crate) fn handle(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ObjectHandle, CallError> {
+    pub(crate) fn handle(
+        &mut self,
+        partition: &Partition,
+        id: HsmObjectId,
+        kind: ObjectKind,
+    ) -> Result<ObjectHandle, CallError> {
         let class = class(kind);
         if let Some(handle) = self.handles.get(&(id, *class)) {
             return Ok(*handle);
         }
+        let _turn = partition.turn_at_objects();
         let handle = self.find_one(id, class)?;
         self.handles.insert((id, *class), handle);
         Ok(handle)

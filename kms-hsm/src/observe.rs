@@ -1,11 +1,12 @@
 //! Watching HSM operations: for metrics, for the pool's health, and for tests that stop at one of them.
 
 use crate::{
-    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, ObjectKind, Sealed, TokenStatus,
+    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, MAC_LEN, ObjectKind, Sealed,
+    TokenStatus,
 };
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
-use kms_core::secret::Secret;
+use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::Suite;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,7 +116,12 @@ impl HsmSession for Observed {
         self.watch("sign", |session| session.sign(key, suite, digest))
     }
 
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<[u8; 32], HsmError> {
+    fn mac(
+        &mut self,
+        key: HsmObjectId,
+        suite: Suite,
+        data: &[u8],
+    ) -> Result<SecretBytes<MAC_LEN>, HsmError> {
         crate::check_len("the message", data.len(), crate::INPUT_LEN_MAX)?;
         self.watch("mac", |session| session.mac(key, suite, data))
     }

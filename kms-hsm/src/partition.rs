@@ -35,6 +35,9 @@ pub(crate) struct Partition {
     /// dead or, worse, belong to another object by now.
     handle_generation: AtomicU64,
     is_closed: AtomicBool,
+    /// Held while objects are made, destroyed or looked for. In SoftHSM 2.6.1 a key generation fails in one of
+    /// several ways when another session of the same process looks at the list of objects at that moment.
+    objects: Mutex<()>,
     /// Given back last, when the login has ended.
     claim: Mutex<Option<TokenClaim>>,
 }
@@ -113,6 +116,7 @@ impl Pkcs11Partition {
             logins: AtomicU64::new(0),
             handle_generation: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
+            objects: Mutex::new(()),
             claim: Mutex::new(Some(claim)),
         };
         // Nothing of ours is logged in yet, so whatever login there is must go before ours is checked.
@@ -184,6 +188,11 @@ impl Partition {
 
     pub(crate) fn handle_generation(&self) -> u64 {
         self.handle_generation.load(Ordering::Acquire)
+    }
+
+    /// One session at a time makes, destroys or looks for objects. Using a key that was found needs no turn.
+    pub(crate) fn turn_at_objects(&self) -> MutexGuard<'_, ()> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes every session find its objects again.

@@ -6,7 +6,7 @@ use crate::error::{ErrorClass, HsmError};
 use crate::live::{CallError, Live, unsupported};
 use crate::partition::Partition;
 use crate::{
-    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, ObjectClass as ListedClass,
+    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, MAC_LEN, ObjectClass as ListedClass,
     ObjectKind, Sealed, TokenStatus, check_len,
 };
 use cryptoki::context::Function;
@@ -14,7 +14,7 @@ use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
-use kms_core::secret::Secret;
+use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::{Suite, TAG_LEN};
 use std::sync::Arc;
 
@@ -157,7 +157,7 @@ impl HsmSession for Pkcs11Session {
         let kind = ObjectKind::SealingKey(spec);
         self.run(|live, partition, effect| {
             let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
-            let handle = live.handle(key, kind)?;
+            let handle = live.handle(partition, key, kind)?;
             let nonce = live.nonce()?;
             let mut iv = nonce;
             let mut parameters = gcm(&mut iv, aad)?;
@@ -190,7 +190,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, _| {
             let profile = partition.module().profile();
             let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
-            let handle = live.handle(key, kind)?;
+            let handle = live.handle(partition, key, kind)?;
             let mut iv = sealed.nonce;
             let parameters = gcm(&mut iv, aad)?;
             let mechanism = with_parameters(table.seal, &parameters);
@@ -226,6 +226,7 @@ impl HsmSession for Pkcs11Session {
         }
         self.run(|live, partition, effect| {
             let profile = partition.module().profile();
+            let _turn = partition.turn_at_objects();
             if !live.find(id, None)?.is_empty() {
                 return Err(HsmError::AlreadyExists { id }.into());
             }
@@ -265,15 +266,22 @@ impl HsmSession for Pkcs11Session {
     }
 
     fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {
-        self.run(|live, partition, _| live.confirm(id, kind, partition.module().profile()))
+        self.run(|live, partition, _| {
+            let _turn = partition.turn_at_objects();
+            live.confirm(id, kind, partition.module().profile())
+        })
     }
 
     fn exists(&mut self, id: HsmObjectId) -> Result<bool, HsmError> {
-        self.run(|live, _, _| Ok(!live.find(id, None)?.is_empty()))
+        self.run(|live, partition, _| {
+            let _turn = partition.turn_at_objects();
+            Ok(!live.find(id, None)?.is_empty())
+        })
     }
 
     fn destroy(&mut self, id: HsmObjectId) -> Result<(), HsmError> {
-        let result = self.run(|live, _, effect| {
+        let result = self.run(|live, partition, effect| {
+            let _turn = partition.turn_at_objects();
             let keys = [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY];
             let mut found = Vec::new();
             for class in keys {
@@ -303,24 +311,27 @@ impl HsmSession for Pkcs11Session {
         let kind = ObjectKind::SigningKey(suite);
         self.run(|live, partition, _| {
             let table = partition.module().profile().signing(suite).ok_or_else(|| unsupported(kind))?;
-            let handle = live.handle(key, kind)?;
+            let handle = live.handle(partition, key, kind)?;
             let signature = live.session.get().sign(&plain(table.sign), handle, digest)?;
             raw_signature(suite, table.signature, &signature)
                 .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a signature of another form" }.into())
         })
     }
 
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<[u8; 32], HsmError> {
+    fn mac(
+        &mut self,
+        key: HsmObjectId,
+        suite: Suite,
+        data: &[u8],
+    ) -> Result<SecretBytes<MAC_LEN>, HsmError> {
         check_len("the message", data.len(), INPUT_LEN_MAX)?;
         let kind = ObjectKind::MacKey(suite);
         self.run(|live, partition, _| {
             let table = partition.module().profile().mac(suite).ok_or_else(|| unsupported(kind))?;
-            let handle = live.handle(key, kind)?;
-            // A MAC may serve as a derived key, so it is wiped like one.
+            let handle = live.handle(partition, key, kind)?;
             let mac = Secret::new(live.session.get().sign(&plain(table.mac), handle, data)?);
-            mac.expose()
-                .try_into()
-                .map_err(|_| HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into())
+            SecretBytes::from_slice(mac.expose())
+                .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into())
         })
     }
 
@@ -343,7 +354,8 @@ impl HsmSession for Pkcs11Session {
     }
 
     fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {
-        self.run(|live, _, _| {
+        self.run(|live, partition, _| {
+            let _turn = partition.turn_at_objects();
             live.check_login()?;
             let session = live.session.get();
             let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];

@@ -4,11 +4,11 @@
 
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
-use kms_core::secret::Secret;
+use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::Suite;
 use kms_hsm::{
     ConfirmedObject, ErrorClass, FailureReason, Health, HsmError, HsmPartition, HsmSession, ListedObject,
-    ObjectKind, Pool, PoolOptions, Sealed, Stopped, TokenStatus,
+    MAC_LEN, ObjectKind, Pool, PoolOptions, Sealed, Stopped, TokenStatus,
 };
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -100,8 +100,8 @@ impl Drop for Session {
 
 /// Jobs of these tests ask for a MAC; the keeper asks for the others.
 impl HsmSession for Session {
-    fn mac(&mut self, _: HsmObjectId, _: Suite, _: &[u8]) -> Result<[u8; 32], HsmError> {
-        self.0.answer(true).map(|()| [0; 32])
+    fn mac(&mut self, _: HsmObjectId, _: Suite, _: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
+        self.0.answer(true).map(|()| SecretBytes::zeroed())
     }
 
     fn open(&mut self, _: HsmObjectId, _: KeySpec, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
@@ -191,7 +191,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn use_hsm(session: &mut dyn HsmSession) -> Result<[u8; 32], HsmError> {
+fn use_hsm(session: &mut dyn HsmSession) -> Result<SecretBytes<MAC_LEN>, HsmError> {
     session.mac(HsmObjectId([1; 16]), Suite::Intl, b"")
 }
 

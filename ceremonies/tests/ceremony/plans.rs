@@ -66,7 +66,7 @@ fn every_refusal_names_the_field() {
     refused("[[node]]", "[[nodes]]", &["nodes"]);
     refused(
         "kms://default/operator/app",
-        "kms://default/root/app",
+        "kms://default/nowhere/app",
         &["plan field principals[1]", "kms://TENANT"],
     );
     refused(

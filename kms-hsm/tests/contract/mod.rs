@@ -102,6 +102,7 @@ macro_rules! cases {
             keys: objects_of_others_are_listed,
             keys: random_bytes_differ,
             pools: many_threads_share_a_pool,
+            pools: many_threads_make_and_find_objects_at_the_same_time,
             pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,
             pools: random_bytes_come_from_the_stock_without_an_hsm_call,
             pools: a_pool_that_is_dropped_logs_out,

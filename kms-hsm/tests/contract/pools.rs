@@ -32,6 +32,31 @@ pub fn many_threads_share_a_pool(device: &dyn Device) {
     assert_eq!(pool.stop(), Stopped::Cleanly);
 }
 
+/// Each of SoftHSM's failures under such a load was another one: GeneralError, TemplateInconsistent, FunctionFailed,
+/// and an object that its maker does not find.
+pub fn many_threads_make_and_find_objects_at_the_same_time(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool_of(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for _ in 0..12 {
+                    let id = new_id();
+                    pool.call("create", soon(), move |session| {
+                        assert!(!session.exists(id)?);
+                        session.create(id, KIND, "one of many")?;
+                        session.confirm(id, KIND)?;
+                        session.seal(id, KeySpec::Aes256, b"aad", b"text")
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(pool.stop(), Stopped::Cleanly);
+}
+
 pub fn stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (pool, _) = fixture.pool_of(1);

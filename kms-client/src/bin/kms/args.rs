@@ -1,0 +1,311 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kms_core::id::UnixMillis;
+use kms_core::key::{KeySpec, Protection};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Uses and administers keys of the key management service.
+#[derive(Debug, Parser)]
+#[command(name = "kms", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Profile with the service's address and the caller's certificate
+    #[arg(long, global = true, env = "KMS_PROFILE", value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// Form of the output
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
+    pub output: OutputFormat,
+    /// Time for one call with all its tries
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    pub timeout: u64,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// For people
+    Table,
+    /// For programs (docs/cli.md)
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show whether the node is sealed, who is present, and the state of the audit log
+    Status {
+        /// Wait until the node is unsealed, also while nothing listens
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Show who the service thinks you are and what you may do
+    Whoami,
+    /// Create and administer keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make and decrypt data keys
+    #[command(subcommand)]
+    DataKey(DataKeyCommand),
+    /// Encrypt a file of any size under a data key of its own
+    Encrypt(EncryptArguments),
+    /// Decrypt a file that `kms encrypt` made
+    Decrypt(DecryptArguments),
+    /// Read, export and verify the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Close the HSM partition and wipe every key from the node's memory
+    Seal,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key
+    Create {
+        /// 1 to 64 lower-case letters, digits, '.', '_', '-'
+        name: String,
+        /// Algorithm
+        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
+        spec: KeySpec,
+        /// Where the material is; by default resident where the token can
+        #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
+        protection: Option<Protection>,
+        /// Makes the command safe to repeat for 24 hours
+        #[arg(long, value_name = "TOKEN")]
+        idempotency_token: Option<String>,
+    },
+    /// List all keys
+    List,
+    /// Show a key and its versions
+    Show {
+        /// Name or id
+        key: String,
+    },
+    /// Make a new version; the one before decrypts only
+    Rotate {
+        /// Name or id
+        key: String,
+        /// Makes the command safe to repeat for 24 hours
+        #[arg(long, value_name = "TOKEN")]
+        idempotency_token: Option<String>,
+    },
+    /// Stop every use of a key at once
+    Suspend {
+        /// Name or id
+        key: String,
+    },
+    /// End a suspension
+    Resume {
+        /// Name or id
+        key: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DataKeyCommand {
+    /// Make a data key
+    Generate {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// Algorithm of the data key; by default that of the key
+        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
+        spec: Option<KeySpec>,
+        #[command(flatten)]
+        context: ContextArguments,
+        /// Only the encrypted data key
+        #[arg(long, conflicts_with = "out_plaintext")]
+        without_plaintext: bool,
+        /// Write the encrypted data key to this new file
+        #[arg(long, value_name = "FILE")]
+        out_ciphertext: Option<PathBuf>,
+        /// Write the data key to this new file, open to you alone, and do not print it
+        #[arg(long, value_name = "FILE")]
+        out_plaintext: Option<PathBuf>,
+    },
+    /// Decrypt a data key
+    Decrypt {
+        /// File with the encrypted data key; - for the standard input
+        #[arg(long = "in", value_name = "FILE")]
+        input: PathBuf,
+        #[command(flatten)]
+        context: ContextArguments,
+        /// Refuse when another key had encrypted it
+        #[arg(long, value_name = "KEY")]
+        expected_key: Option<String>,
+        /// Write the data key to this new file, open to you alone, and do not print it
+        #[arg(long, value_name = "FILE")]
+        out_plaintext: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ContextArguments {
+    /// A pair of the encryption context; repeat for more
+    #[arg(long = "context", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub pairs: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct EncryptArguments {
+    /// Name or id, with @VERSION for another than the current version
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    #[command(flatten)]
+    pub context: ContextArguments,
+    /// File to read; - for the standard input
+    #[arg(value_name = "IN")]
+    pub source: PathBuf,
+    /// File to write; - for the standard output
+    #[arg(value_name = "OUT")]
+    pub destination: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DecryptArguments {
+    #[command(flatten)]
+    pub context: ContextArguments,
+    /// Refuse when another key had encrypted it
+    #[arg(long, value_name = "KEY")]
+    pub expected_key: Option<String>,
+    /// File to read; - for the standard input
+    #[arg(value_name = "IN")]
+    pub source: PathBuf,
+    /// File to write; - for the standard output, which must be discarded when the command fails
+    #[arg(value_name = "OUT")]
+    pub destination: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// List records, oldest first
+    List {
+        /// Only records about this key (name or id)
+        #[arg(long)]
+        key: Option<String>,
+        /// Only records of this actor (URI)
+        #[arg(long, value_name = "URI")]
+        actor: Option<String>,
+        /// Only records from this time on, or not older than this (30s, 15m, 2h, 7d)
+        #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_since)]
+        since: Option<UnixMillis>,
+        /// First index to look at
+        #[arg(long, value_name = "INDEX", default_value_t = 0)]
+        from: u64,
+        /// Go on with new records as they come
+        #[arg(long)]
+        follow: bool,
+        /// At most this many
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: Option<u32>,
+    },
+    /// Show one record with its raw bytes and check that it is in the log
+    Show {
+        /// The record's index
+        index: u64,
+        /// Check the signature of the log's head with this bundle
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+    },
+    /// Verify the whole log, of the service or of an export file
+    Verify {
+        /// Bundle of the deployment; by default the profile's
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+        /// Verify this export file; needs no service
+        #[arg(long, value_name = "FILE", requires = "bundle")]
+        export: Option<PathBuf>,
+    },
+    /// Write the whole log to an export file
+    Export {
+        /// File to write
+        #[arg(value_name = "OUT")]
+        destination: PathBuf,
+    },
+}
+
+fn parse_spec(text: &str) -> Result<KeySpec, String> {
+    KeySpec::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
+}
+
+fn parse_protection(text: &str) -> Result<Protection, String> {
+    Protection::from_name(text).ok_or_else(|| "is none of: resident, wrapped".into())
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        None => Err("has no '='; a pair is KEY=VALUE".into()),
+        Some(("", _)) => Err("has nothing before '='; a pair is KEY=VALUE".into()),
+        Some((key, value)) => Ok((key.into(), value.into())),
+    }
+}
+
+fn parse_since(text: &str) -> Result<UnixMillis, String> {
+    parse_moment(text, SystemTime::now())
+}
+
+fn parse_moment(text: &str, now: SystemTime) -> Result<UnixMillis, String> {
+    const FORM: &str = "is neither a time like 2026-11-23T02:00:00Z nor a duration like 30s, 15m, 2h or 7d";
+    let before_1970 = || "is before 1970".to_owned();
+    if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
+        let millis = time.unix_timestamp_nanos() / 1_000_000;
+        return u64::try_from(millis).map(UnixMillis).map_err(|_| before_1970());
+    }
+    let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or(FORM)?;
+    let (count, unit) = text.split_at(unit_at);
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(FORM.into()),
+    };
+    let count: u64 = count.parse().map_err(|_| FORM)?;
+    let ago = count.checked_mul(seconds).ok_or(FORM)?;
+    let moment = now
+        .checked_sub(Duration::from_secs(ago))
+        .and_then(|moment| moment.duration_since(UNIX_EPOCH).ok())
+        .ok_or_else(before_1970)?;
+    Ok(UnixMillis(moment.as_millis() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_pair_without_key_or_sign_is_refused() {
+        assert!(parse_pair("a").is_err());
+        assert!(parse_pair("=b").is_err());
+        assert_eq!(parse_pair("a="), Ok(("a".into(), String::new())));
+        assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_a_duration_before_now() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(parse_moment("1970-01-01T00:00:01.5Z", now), Ok(UnixMillis(1500)));
+        assert_eq!(parse_moment("1970-01-01T01:00:00+01:00", now), Ok(UnixMillis(0)));
+        assert_eq!(parse_moment("30s", now), Ok(UnixMillis(999_970_000)));
+        assert_eq!(parse_moment("15m", now), Ok(UnixMillis(999_100_000)));
+        assert_eq!(parse_moment("2h", now), Ok(UnixMillis(992_800_000)));
+        assert_eq!(parse_moment("1d", now), Ok(UnixMillis(913_600_000)));
+        for wrong in ["", "s", "5", "5y", "-5m", "5é", "yesterday", "20d", "18446744073709551615d"] {
+            assert!(parse_moment(wrong, now).is_err(), "{wrong:?}");
+        }
+    }
+}

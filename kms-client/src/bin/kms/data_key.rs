@@ -1,0 +1,149 @@
+//! `kms data-key`.
+
+use crate::args::DataKeyCommand;
+use crate::output::{Failure, Output, base64, write_out};
+use crate::pending::{Existing, PendingFile, Readers};
+use crate::{Session, args::OutputFormat, context, expected_key, key_reference, named_key};
+use kms_core::id::{KeyId, KeyVersion};
+use kms_core::key::KeySpec;
+use kms_core::secret::Secret;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// Longest ciphertext of the service, in bytes (docs/formats/ciphertext.md).
+const CIPHERTEXT_LEN_MAX: u64 = 65_645;
+
+pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failure> {
+    match command {
+        DataKeyCommand::Generate {
+            key,
+            spec,
+            context: pairs,
+            without_plaintext,
+            out_ciphertext,
+            out_plaintext,
+        } => {
+            let (reference, context) = (key_reference(&key)?, context(pairs.pairs)?);
+            // Both files are opened before the call: a key that cannot be kept is not asked for.
+            let ciphertext_file = new_file(out_ciphertext.as_deref(), Readers::Umask)?;
+            let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
+            let client = session.connect().await?;
+            let about_key = |error| Failure::from(error).about_key(&key);
+            let (plaintext, wrapped) = if without_plaintext {
+                let made = client.generate_wrapped_data_key(&reference, spec, &context).await;
+                (None, made.map_err(about_key)?)
+            } else {
+                let made = client.generate_data_key(&reference, spec, &context).await.map_err(about_key)?;
+                (Some(made.plaintext), made.wrapped)
+            };
+            if let Some((pending, file)) = ciphertext_file {
+                pending.write(file, &wrapped.ciphertext)?;
+            }
+            let shown = Shown {
+                key_id: wrapped.key_id,
+                key_version: wrapped.key_version,
+                spec: wrapped.spec,
+                plaintext: keep_or_show(plaintext, plaintext_file)?,
+                ciphertext: out_ciphertext.is_none().then_some(wrapped.ciphertext),
+            };
+            shown.print(session.output)
+        }
+        DataKeyCommand::Decrypt { input, context: pairs, expected_key: expected, out_plaintext } => {
+            let (context, expected) = (context(pairs.pairs)?, expected_key(expected.as_deref())?);
+            let ciphertext = read_ciphertext(&input)?;
+            let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
+            let client = session.connect().await?;
+            let opened = client
+                .decrypt_data_key(&ciphertext, &context, expected.as_ref())
+                .await
+                .map_err(|error| Failure::from(error).about_key(&named_key(&ciphertext)))?;
+            let shown = Shown {
+                key_id: opened.key_id,
+                key_version: opened.key_version,
+                spec: opened.spec,
+                plaintext: keep_or_show(Some(opened.plaintext), plaintext_file)?,
+                ciphertext: None,
+            };
+            shown.print(session.output)
+        }
+    }
+}
+
+fn new_file(path: Option<&Path>, readers: Readers) -> Result<Option<(PendingFile, File)>, Failure> {
+    path.map(|path| PendingFile::create(path, readers, Existing::Kept)).transpose()
+}
+
+/// Writes the data key to its file, or hands it on to be printed.
+fn keep_or_show(
+    plaintext: Option<Secret>,
+    file: Option<(PendingFile, File)>,
+) -> Result<Option<Secret>, Failure> {
+    match (plaintext, file) {
+        (Some(plaintext), Some((pending, file))) => {
+            pending.write(file, plaintext.expose())?;
+            Ok(None)
+        }
+        (plaintext, _) => Ok(plaintext),
+    }
+}
+
+fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::new(format!("{} cannot be read: {error}", path.display()), "kms data-key decrypt --help")
+    };
+    let mut bytes = Vec::new();
+    if path == Path::new("-") {
+        io::stdin().lock().take(CIPHERTEXT_LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    } else {
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(CIPHERTEXT_LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    }
+    Ok(bytes)
+}
+
+struct Shown {
+    key_id: KeyId,
+    key_version: KeyVersion,
+    spec: KeySpec,
+    plaintext: Option<Secret>,
+    ciphertext: Option<Vec<u8>>,
+}
+
+impl Shown {
+    /// The lines are put together by hand so that the data key goes through one buffer, which is wiped.
+    fn print(self, output: Output) -> Result<(), Failure> {
+        let mut lines = vec![
+            ("key_id", Zeroizing::new(self.key_id.to_string())),
+            ("key_version", Zeroizing::new(self.key_version.to_string())),
+            ("spec", Zeroizing::new(self.spec.name().to_owned())),
+        ];
+        lines.extend(self.plaintext.map(|plaintext| ("plaintext", base64(plaintext.expose()))));
+        lines.extend(self.ciphertext.map(|ciphertext| ("ciphertext", base64(&ciphertext))));
+        let len: usize = lines.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+        let mut text = Zeroizing::new(String::with_capacity(len + 16));
+        match output.format {
+            OutputFormat::Table => {
+                for (name, value) in &lines {
+                    text.push_str(&format!("{:<13}", name.replace('_', " ")));
+                    text.push_str(value);
+                    text.push('\n');
+                }
+            }
+            OutputFormat::Json => {
+                text.push('{');
+                for (position, (name, value)) in lines.iter().enumerate() {
+                    // Every value is a number, base64 or a name without characters that JSON escapes.
+                    let quote = if *name == "key_version" { "" } else { "\"" };
+                    let comma = if position == 0 { "" } else { "," };
+                    for part in [comma, "\"", name, "\":", quote, value, quote] {
+                        text.push_str(part);
+                    }
+                }
+                text.push_str("}\n");
+            }
+        }
+        write_out(&text)
+    }
+}

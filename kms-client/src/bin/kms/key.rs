@@ -1,0 +1,124 @@
+//! `kms key`.
+
+use crate::args::KeyCommand;
+use crate::output::{Failure, fields, table};
+use crate::{Session, key_reference};
+use kms_client::audit::rfc3339;
+use kms_client::{CreateKey, IdempotencyToken, Key};
+use kms_core::id::KeyName;
+use serde_json::{Value, json};
+
+pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> {
+    match command {
+        KeyCommand::Create { name, spec, protection, idempotency_token } => {
+            let name = KeyName::parse(&name)
+                .map_err(|error| Failure::field("name", error, "kms key create --help"))?;
+            let token = token(idempotency_token)?;
+            let create = CreateKey { name, spec, protection };
+            show(session, session.connect().await?.create_key(&create, &token).await?)
+        }
+        KeyCommand::List => list(session).await,
+        KeyCommand::Show { key } => {
+            let reference = key_reference(&key)?;
+            let described = session.connect().await?.describe_key(&reference).await;
+            show(session, described.map_err(|error| Failure::from(error).about_key(&key))?)
+        }
+        KeyCommand::Rotate { key, idempotency_token } => {
+            let (reference, token) = (key_reference(&key)?, token(idempotency_token)?);
+            let rotated = session.connect().await?.rotate_key(&reference, &token).await;
+            show(session, rotated.map_err(|error| Failure::from(error).about_key(&key))?)
+        }
+        KeyCommand::Suspend { key } => {
+            let reference = key_reference(&key)?;
+            let suspended = session.connect().await?.suspend_key(&reference).await;
+            show(session, suspended.map_err(|error| Failure::from(error).about_key(&key))?)
+        }
+        KeyCommand::Resume { key } => {
+            let reference = key_reference(&key)?;
+            let resumed = session.connect().await?.resume_key(&reference).await;
+            show(session, resumed.map_err(|error| Failure::from(error).about_key(&key))?)
+        }
+    }
+}
+
+fn token(given: Option<String>) -> Result<IdempotencyToken, Failure> {
+    let Some(text) = given else { return Ok(IdempotencyToken::generate()) };
+    IdempotencyToken::new(&text).ok_or_else(|| {
+        Failure::field("idempotency_token", "must have 1 to 64 bytes", "kms key create --help")
+    })
+}
+
+async fn list(session: &Session) -> Result<(), Failure> {
+    let keys = session.connect().await?.list_keys().await?;
+    let text = || {
+        let rows: Vec<Vec<String>> = keys
+            .iter()
+            .map(|key| {
+                vec![
+                    key.name.to_string(),
+                    key.state.name().into(),
+                    key.spec.name().into(),
+                    key.protection.name().into(),
+                    key.current_version.to_string(),
+                    rfc3339(key.created),
+                    key.id.to_string(),
+                ]
+            })
+            .collect();
+        table(&["NAME", "STATE", "SPEC", "PROTECTION", "VERSION", "CREATED", "ID"], &rows)
+    };
+    session.output.show(text, || json!({ "keys": keys.iter().map(value).collect::<Vec<_>>() }))
+}
+
+fn show(session: &Session, key: Key) -> Result<(), Failure> {
+    let text = || {
+        let mut text = fields(&[
+            ("name", key.name.to_string()),
+            ("id", key.id.to_string()),
+            ("state", key.state.name().into()),
+            ("spec", key.spec.name().into()),
+            ("protection", format!("{}: {}", key.protection.name(), key.protection_note)),
+            ("current version", key.current_version.to_string()),
+            ("created", format!("{} by {}", rfc3339(key.created), key.creator)),
+            ("revision", key.revision.to_string()),
+        ]);
+        if !key.versions.is_empty() {
+            let rows: Vec<Vec<String>> = key
+                .versions
+                .iter()
+                .map(|one| vec![one.number.to_string(), one.state.name().into(), rfc3339(one.created)])
+                .collect();
+            text.push('\n');
+            text.push_str(&table(&["VERSION", "STATE", "CREATED"], &rows));
+        }
+        text
+    };
+    session.output.show(text, || value(&key))
+}
+
+fn value(key: &Key) -> Value {
+    let versions: Vec<Value> = key
+        .versions
+        .iter()
+        .map(|version| {
+            json!({
+                "version": version.number.number(),
+                "state": version.state.name(),
+                "created": rfc3339(version.created),
+            })
+        })
+        .collect();
+    json!({
+        "key_id": key.id.to_string(),
+        "name": key.name.as_str(),
+        "spec": key.spec.name(),
+        "protection": key.protection.name(),
+        "protection_note": key.protection_note,
+        "state": key.state.name(),
+        "current_version": key.current_version.number(),
+        "versions": versions,
+        "created": rfc3339(key.created),
+        "creator": key.creator,
+        "revision": key.revision,
+    })
+}

@@ -1,0 +1,198 @@
+//! The client profile: where the service is, and who the caller is.
+
+use serde::Deserialize;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use tonic::transport::Uri;
+use zeroize::Zeroizing;
+
+/// Longest profile, certificate or key file, in bytes.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// A profile whose files have been read and looked at.
+pub struct Profile {
+    pub(crate) endpoint: String,
+    pub(crate) server_name: Option<String>,
+    pub(crate) server_ca: Vec<u8>,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Zeroizing<Vec<u8>>,
+    bundle: Option<PathBuf>,
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Profile").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Why a profile is refused. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// A file that cannot be read.
+    #[error("{what} {} cannot be read", path.display())]
+    Unreadable {
+        /// The profile or the field that names the file.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file beyond 1 MiB.
+    #[error("{what} {} is longer than 1 MiB", path.display())]
+    TooLong {
+        /// The profile or the field that names the file.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not TOML, or a field that is missing, unknown or of another type.
+    #[error("profile {}: {problem}", path.display())]
+    Malformed {
+        /// The profile.
+        path: PathBuf,
+        /// What and where.
+        problem: String,
+    },
+    /// The endpoint is not an https address with a host and a port.
+    #[error(
+        "profile {}: endpoint {endpoint:?} is not of the form \"https://HOST:PORT\"; there is no unencrypted access",
+        path.display()
+    )]
+    Endpoint {
+        /// The profile.
+        path: PathBuf,
+        /// What stands there.
+        endpoint: String,
+    },
+    /// Other users may read or change the private key.
+    #[error(
+        "key {} is open to other users (mode {mode:03o}); run: chmod 600 {}",
+        path.display(),
+        path.display()
+    )]
+    KeyExposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file that is not PEM, or PEM of something else.
+    #[error("{what} {} holds no PEM block \"{label}\"", path.display())]
+    NotPem {
+        /// The field that names the file.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        label: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    endpoint: String,
+    server_ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+    server_name: Option<String>,
+    bundle: Option<PathBuf>,
+}
+
+impl Profile {
+    /// Reads a profile and the files that it names; their paths are relative to the profile's folder.
+    ///
+    /// # Errors
+    /// [`ProfileError`] says which file and what is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ProfileError> {
+        let text = read(path, "profile", false)?;
+        let malformed = |problem: String| ProfileError::Malformed { path: path.to_owned(), problem };
+        let text = std::str::from_utf8(&text).map_err(|_| malformed("it is not UTF-8 text".into()))?;
+        let file: ProfileFile = toml::from_str(text).map_err(|error| malformed(describe(text, &error)))?;
+        if !is_https_address(&file.endpoint) {
+            return Err(ProfileError::Endpoint { path: path.to_owned(), endpoint: file.endpoint });
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let key_path = folder.join(&file.key);
+        let key = read(&key_path, "key", true)?;
+        require_pem(&key, &key_path, "key", "PRIVATE KEY-----")?;
+        let server_ca = read_certificate(&folder.join(&file.server_ca), "server_ca")?;
+        let certificate = read_certificate(&folder.join(&file.certificate), "certificate")?;
+        Ok(Self {
+            endpoint: file.endpoint,
+            server_name: file.server_name,
+            server_ca,
+            certificate,
+            key,
+            bundle: file.bundle.map(|bundle| folder.join(bundle)),
+        })
+    }
+
+    /// The service's address, `https://HOST:PORT`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The bundle that the profile names for verifying the audit log, where it names one.
+    pub fn bundle(&self) -> Option<&Path> {
+        self.bundle.as_deref()
+    }
+}
+
+/// The line and the message, without the source excerpt that spans several lines.
+fn describe(text: &str, error: &toml::de::Error) -> String {
+    let line =
+        error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+    let message = error.message().trim().replace('\n', " ");
+    line.map_or(message.clone(), |line| format!("line {line}: {message}"))
+}
+
+fn is_https_address(endpoint: &str) -> bool {
+    endpoint.parse::<Uri>().is_ok_and(|uri| {
+        let has_no_path = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
+        uri.scheme_str() == Some("https") && uri.host().is_some() && uri.port_u16().is_some() && has_no_path
+    })
+}
+
+fn read(path: &Path, what: &'static str, is_secret: bool) -> Result<Zeroizing<Vec<u8>>, ProfileError> {
+    let unreadable = |source| ProfileError::Unreadable { what, path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
+    }
+    if is_secret && metadata.mode() & 0o077 != 0 {
+        return Err(ProfileError::KeyExposed { path: path.to_owned(), mode: metadata.mode() & 0o777 });
+    }
+    if metadata.len() > FILE_LEN_MAX {
+        return Err(ProfileError::TooLong { what, path: path.to_owned() });
+    }
+    // Sized before reading, so that growth leaves no copy of a key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(metadata.len() as usize + 1));
+    file.take(FILE_LEN_MAX).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn read_certificate(path: &Path, what: &'static str) -> Result<Vec<u8>, ProfileError> {
+    let mut bytes = read(path, what, false)?;
+    require_pem(&bytes, path, what, "-----BEGIN CERTIFICATE-----")?;
+    Ok(std::mem::take(&mut *bytes))
+}
+
+/// The TLS library skips what it does not know and would then complain about something else.
+fn require_pem(
+    bytes: &[u8],
+    path: &Path,
+    what: &'static str,
+    label: &'static str,
+) -> Result<(), ProfileError> {
+    if bytes.windows(label.len()).any(|window| window == label.as_bytes()) {
+        return Ok(());
+    }
+    Err(ProfileError::NotPem { what, path: path.to_owned(), label: label.trim_matches('-') })
+}

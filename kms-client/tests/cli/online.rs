@@ -1,0 +1,398 @@
+//! Client library and `kms` command against a service over mutual TLS.
+
+use crate::support::service::{KEY_ID, Service, refusal};
+use kms_client::audit::RecordQuery;
+use kms_client::{Client, ClientError, ConnectOptions, CreateKey, IdempotencyToken, Profile};
+use kms_core::context::EncryptionContext;
+use kms_core::id::{KeyName, KeyRef};
+use kms_core::key::KeySpec;
+use kms_core::reason::Reason;
+use kms_core::suite::Suite;
+use serde_json::{Value, json};
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tonic::{Code, Status};
+
+pub struct Setup {
+    pub folder: TempDir,
+    pub service: Service,
+}
+
+pub fn setup() -> Setup {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let service = Service::start(folder.path(), Suite::Intl);
+    Setup { folder, service }
+}
+
+impl Setup {
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kms"));
+        command.args(arguments).current_dir(self.folder.path()).env("KMS_PROFILE", "profile.toml");
+        command
+    }
+
+    /// Exit code, standard output, standard error.
+    pub fn kms(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().expect("the command starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let (code, out, err) = self.kms(&[arguments, &["--output", "json"]].concat());
+        assert_eq!((code, err.as_str()), (0, ""));
+        serde_json::from_str(&out).expect("JSON")
+    }
+
+    pub fn write(&self, name: &str, content: &[u8]) {
+        fs::write(self.folder.path().join(name), content).expect("writes");
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join(name)).expect("reads")
+    }
+
+    pub fn exists(&self, name: &str) -> bool {
+        self.folder.path().join(name).exists()
+    }
+
+    pub fn mode(&self, name: &str) -> u32 {
+        fs::metadata(self.folder.path().join(name)).expect("a file").permissions().mode() & 0o777
+    }
+
+    /// Runs a client in a runtime of its own.
+    fn client<T, F: Future<Output = T>>(&self, options: ConnectOptions, work: impl FnOnce(Client) -> F) -> T {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let profile = Profile::load(&self.folder.path().join("profile.toml")).expect("the profile loads");
+            work(Client::connect(&profile, options).await.expect("connects")).await
+        })
+    }
+}
+
+fn payroll() -> KeyRef {
+    KeyRef::parse("payroll").expect("a valid name")
+}
+
+fn busy() -> Status {
+    refusal(Code::ResourceExhausted, Reason::Overloaded, "too many calls")
+}
+
+#[test]
+fn a_busy_service_is_asked_again_and_at_most_three_times() {
+    let setup = setup();
+    setup.service.refuse([busy(), refusal(Code::Aborted, Reason::Contention, "again")]);
+    let described =
+        setup.client(ConnectOptions::default(), async |client| client.describe_key(&payroll()).await);
+    assert_eq!(described.expect("the third try succeeds").id.to_string(), KEY_ID);
+    setup.service.refuse([busy(), busy(), busy(), busy()]);
+    let refused =
+        setup.client(ConnectOptions::default(), async |client| client.describe_key(&payroll()).await);
+    assert_eq!(refused.expect_err("three refusals").reason(), Some(Reason::Overloaded));
+    assert_eq!(setup.service.script().calls.len(), 6);
+    assert_eq!(setup.service.script().refusals.len(), 1);
+}
+
+#[test]
+fn all_tries_of_a_creation_carry_the_same_token_and_two_creations_do_not() {
+    let setup = setup();
+    setup.service.refuse([busy()]);
+    let name = KeyName::parse("payroll").expect("a valid name");
+    let create = CreateKey { name, spec: KeySpec::Sm4, protection: None };
+    setup.client(ConnectOptions::default(), async |client| {
+        client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
+        client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
+    });
+    let tokens = setup.service.script().tokens.clone();
+    assert_eq!(tokens.len(), 3);
+    assert_eq!(tokens[0], tokens[1]);
+    assert_ne!(tokens[1], tokens[2]);
+}
+
+#[test]
+fn a_call_without_a_token_that_changes_state_is_not_sent_twice() {
+    let setup = setup();
+    setup.service.refuse([busy(), busy(), busy()]);
+    setup.client(ConnectOptions::default(), async |client| {
+        assert!(client.suspend_key(&payroll()).await.is_err());
+        assert!(client.resume_key(&payroll()).await.is_err());
+        assert!(client.seal().await.is_err());
+    });
+    assert_eq!(setup.service.script().calls, ["suspend_key", "resume_key", "seal"]);
+}
+
+#[test]
+fn a_call_that_is_never_answered_ends_at_the_deadline() {
+    let setup = setup();
+    setup.service.script().hangs = true;
+    let options = ConnectOptions { deadline: Duration::from_millis(400), ..ConnectOptions::default() };
+    let begin = Instant::now();
+    let result = setup.client(options, async |client| client.describe_key(&payroll()).await);
+    assert!(matches!(result, Err(ClientError::DeadlinePassed { .. })), "{result:?}");
+    let listed = setup.client(options, async |client| client.list_records(&RecordQuery::default()).await);
+    assert!(matches!(listed, Err(ClientError::DeadlinePassed { .. })));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    let (code, _, err) = setup.kms(&["key", "show", "payroll", "--timeout", "1"]);
+    assert_eq!((code, err.as_str()), (8, "error: no answer within 1 s\nnext: kms status --wait 60\n"));
+}
+
+#[test]
+fn what_the_service_encrypts_itself_comes_back() {
+    let setup = setup();
+    setup.client(ConnectOptions::default(), async |client| {
+        let context = EncryptionContext::default();
+        let made = client.encrypt(&payroll(), b"attack", &context).await.expect("encrypts");
+        assert_eq!(made.bytes, b"kcatta");
+        let opened = client.decrypt(&made.bytes, &context, None).await.expect("decrypts");
+        assert_eq!(opened.bytes.expose(), b"attack");
+        assert!(!format!("{opened:?}").contains("97"), "no byte in Debug");
+    });
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_refused_on_both_sides() {
+    let setup = setup();
+    let (code, out, err) = setup.kms(&["--profile", "stranger.toml", "whoami"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains(" broke the connection ("), "{err}");
+    assert!(err.contains("it does not trust the caller's certificate\nnext: kms status\n"), "{err}");
+    // The service's own certificate, seen by a client that trusts another authority.
+    setup.write("ca.pem", &setup.read("stranger.pem"));
+    let (code, _, err) = setup.kms(&["whoami"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("cannot be reached: invalid peer certificate: "), "{err}");
+}
+
+#[test]
+fn status_tells_what_a_sealed_node_waits_for() {
+    let setup = setup();
+    setup.service.script().sealed_status_count = 1;
+    let (code, out, _) = setup.kms(&["status"]);
+    assert_eq!(code, 2);
+    assert_eq!(
+        out,
+        format!(
+            "state            sealed\n\
+             why              the node has just started\n\
+             threshold        2 of 3 custodians\n\
+             present          alice\n\
+             cluster          test\n\
+             node             node-1, version 0.1.0\n\
+             suite            intl\n\
+             module           softhsm (generic)\n\
+             bundle           {}\n\
+             log              9 records\n\
+             last checkpoint  at 3 records, 2026-11-23T02:00:00Z\n",
+            "ab".repeat(32)
+        )
+    );
+    let value = setup.json(&["status"]);
+    assert_eq!(value["seal_state"], "unsealed");
+    assert_eq!(value["present"], json!([]));
+    assert_eq!(value["checkpoint_time"], "2026-11-23T02:00:00Z");
+}
+
+#[test]
+fn status_waits_until_the_node_is_unsealed() {
+    let setup = setup();
+    setup.service.script().sealed_status_count = 2;
+    assert_eq!(setup.kms(&["status", "--wait", "20"]).0, 0);
+    assert_eq!(setup.service.script().calls.len(), 3);
+    setup.service.script().sealed_status_count = 1000;
+    assert_eq!(setup.kms(&["status", "--wait", "1"]).0, 2);
+    // Who is not listed gains nothing by waiting.
+    let unknown = refusal(Code::PermissionDenied, Reason::PrincipalUnknown, "kms://a/b/c is not listed");
+    setup.service.refuse([unknown]);
+    let begin = Instant::now();
+    assert_eq!(setup.kms(&["status", "--wait", "20"]).0, 5);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn status_waits_while_nothing_listens() {
+    let setup = setup();
+    let port = setup.service.address.port();
+    let Setup { folder, service } = setup;
+    drop(service);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms"));
+    command.args(["--profile", "profile.toml", "status", "--wait", "2"]).current_dir(folder.path());
+    let begin = Instant::now();
+    let output = command.output().expect("the command starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    let err = String::from_utf8(output.stderr).expect("UTF-8");
+    let expected = format!("error: https://127.0.0.1:{port} cannot be reached: Connection refused");
+    assert!(err.starts_with(&expected), "{err}");
+}
+
+#[test]
+fn refusals_show_sentence_field_reason_and_the_next_command() {
+    let setup = setup();
+    setup.service.refuse([refusal(Code::Unavailable, Reason::Sealed, "sealed: 1 of 2 custodians present")]);
+    assert_eq!(
+        setup.kms(&["key", "list"]),
+        (
+            2,
+            String::new(),
+            "error: sealed: 1 of 2 custodians present\nreason: SEALED\nnext: kms status\n".into()
+        )
+    );
+    assert_eq!(setup.service.script().calls.len(), 1, "a sealed service is not asked again");
+    setup.service.refuse([refusal(Code::FailedPrecondition, Reason::KeyStateForbids, "it is SUSPENDED")]);
+    let (code, _, err) = setup.kms(&["key", "rotate", "payroll"]);
+    assert_eq!(code, 7);
+    assert_eq!(err, "error: it is SUSPENDED\nreason: KEY_STATE_FORBIDS\nnext: kms key show payroll\n");
+}
+
+#[test]
+fn keys_are_shown_for_people_and_for_programs() {
+    let setup = setup();
+    let (code, out, _) = setup.kms(&["key", "show", "payroll"]);
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        format!(
+            "name             payroll\n\
+             id               {KEY_ID}\n\
+             state            ACTIVE\n\
+             spec             sm4\n\
+             protection       wrapped: the material is sealed by a master key\n\
+             current version  1\n\
+             created          2026-11-23T02:00:00Z by kms://default/administrator/admin\n\
+             revision         3\n\
+             \n\
+             VERSION  STATE   CREATED\n\
+             1        ACTIVE  2026-11-23T02:00:00Z\n"
+        )
+    );
+    let value = setup.json(&["key", "create", "payroll", "--spec", "sm4"]);
+    assert_eq!(
+        value,
+        json!({
+            "key_id": KEY_ID,
+            "name": "payroll",
+            "spec": "sm4",
+            "protection": "wrapped",
+            "protection_note": "the material is sealed by a master key",
+            "state": "ACTIVE",
+            "current_version": 1,
+            "versions": [{ "version": 1, "state": "ACTIVE", "created": "2026-11-23T02:00:00Z" }],
+            "created": "2026-11-23T02:00:00Z",
+            "creator": "kms://default/administrator/admin",
+            "revision": 3,
+        })
+    );
+    let names: Vec<Value> = setup.json(&["key", "list"])["keys"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|key| key["name"].clone())
+        .collect();
+    assert_eq!(names, ["payroll", "salaries"], "both pages");
+}
+
+#[test]
+fn records_are_listed_as_sentences_and_as_json_lines() {
+    let setup = setup();
+    let (code, out, _) = setup.kms(&["audit", "list", "--count", "2"]);
+    assert_eq!(code, 0);
+    let sentence = format!(
+        "2026-11-23T02:00:00Z kms://default/administrator/admin created key payroll ({KEY_ID}, version 1) \
+         on node-1: done"
+    );
+    assert_eq!(
+        out,
+        format!(
+            "       0  {sentence}\n       1  2026-11-23T02:00:01Z kms://default/administrator/admin asked to \
+             create key payroll on node-1: refused, KEY_EXISTS\n"
+        )
+    );
+    let (_, out, _) = setup.kms(&["audit", "list", "--from", "1", "--count", "1", "--output", "json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&out).expect("one line of JSON"),
+        json!({
+            "index": 1,
+            "time": "2026-11-23T02:00:01Z",
+            "event": "key.create",
+            "outcome": "refused",
+            "reason": "KEY_EXISTS",
+            "actor": "kms://default/administrator/admin",
+            "node": "node-1",
+            "request_id": "request-1",
+            "key_id": null,
+            "key_version": null,
+            "details": { "name": "payroll" },
+            "evidence": null,
+        })
+    );
+    let (code, _, err) = setup.kms(&["audit", "list", "--follow"]);
+    assert_eq!(code, 1, "a follower is told when the stream ends");
+    assert!(err.starts_with("error: the service ended the stream\n"), "{err}");
+}
+
+#[test]
+fn a_shown_record_is_proven_to_be_in_the_log() {
+    let setup = setup();
+    let (code, out, err) = setup.kms(&["audit", "show", "0", "--bundle", "bundle.pem"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("2026-11-23T02:00:00Z kms://default/administrator/admin created key payroll"));
+    let root = setup.service.log.root();
+    assert!(out.contains(&format!("proven in the log of 9 records with root {root}\n")), "{out}");
+    assert!(out.contains("verified with the bundle\n"), "{out}");
+    let (code, out, _) = setup.kms(&["audit", "show", "4"]);
+    assert_eq!((code, out.contains("not verified; give --bundle FILE")), (0, true));
+    let value = setup.json(&["audit", "show", "3", "--bundle", "bundle.pem"]);
+    assert_eq!(
+        (&value["inclusion_verified"], &value["head_signature_verified"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(value["leaf"].as_str().map(|leaf| &leaf[..16]), Some("0000000000000003"));
+    assert_eq!(setup.kms(&["audit", "show", "99"]).0, 6);
+    setup.service.script().forges_proofs = true;
+    let (code, out, err) = setup.kms(&["audit", "show", "0"]);
+    assert_eq!((code, out.as_str()), (4, ""));
+    assert!(err.starts_with("error: record 0 is not in the log that the node signed\n"), "{err}");
+    setup.service.script().forges_proofs = false;
+    let other = crate::support::Deployment::new(Suite::Intl).armour();
+    setup.write("other.pem", other.as_bytes());
+    let (code, _, err) = setup.kms(&["audit", "show", "0", "--bundle", "other.pem"]);
+    assert_eq!(code, 4);
+    assert!(
+        err.starts_with("error: the head of the log is not signed by node node-1 of the bundle\n"),
+        "{err}"
+    );
+}
+
+#[test]
+fn the_log_is_exported_in_order_and_verified_online_and_offline() {
+    let setup = setup();
+    let (code, _, err) = setup.kms(&["audit", "verify"]);
+    assert_eq!(code, 1);
+    assert!(err.starts_with("error: no bundle is named: give --bundle FILE"), "{err}");
+    let (code, out, err) = setup.kms(&["audit", "verify", "--bundle", "bundle.pem"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("records      9\n"), "{out}");
+    let mut profile = setup.read("profile.toml");
+    profile.extend_from_slice(b"bundle = \"bundle.pem\"\n");
+    setup.write("profile.toml", &profile);
+    assert_eq!(setup.json(&["audit", "verify"])["checkpoint_count"], 2);
+    let before = fs::read_dir(setup.folder.path()).expect("lists").count();
+    assert_eq!(setup.kms(&["audit", "export", "log.kmsaudit"]).0, 0);
+    assert!(setup.read("log.kmsaudit") == setup.service.log.export(), "checkpoints come first");
+    assert_eq!(fs::read_dir(setup.folder.path()).expect("lists").count(), before + 1);
+    let arguments = ["audit", "verify", "--export", "log.kmsaudit", "--bundle", "bundle.pem"];
+    assert_eq!(setup.kms(&arguments).0, 0);
+}
+
+#[test]
+fn a_node_is_sealed_and_a_caller_is_told_who_it_is() {
+    let setup = setup();
+    let (code, out, _) = setup.kms(&["seal"]);
+    assert_eq!((code, out.starts_with("sealed: no key can be used")), (0, true));
+    let (_, out, _) = setup.kms(&["whoami"]);
+    assert_eq!(out, "principal  kms://default/administrator/admin\nallowed    key.create, key.list\n");
+}

@@ -1,0 +1,384 @@
+//! A service that answers like the real one as far as a client can tell: mutual TLS, reasons, streams.
+
+use super::{ADMIN, Log};
+use kms_core::audit::BatchHead;
+use kms_core::codec;
+use kms_core::merkle::inclusion_proof;
+use kms_core::reason::Reason;
+use kms_core::suite::Suite;
+use kms_proto::v1;
+use kms_proto::v1::audit_server::{Audit, AuditServer};
+use kms_proto::v1::crypto_server::{Crypto, CryptoServer};
+use kms_proto::v1::keys_server::{Keys, KeysServer};
+use kms_proto::v1::system_server::{System, SystemServer};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+pub const KEY_ID: &str = "07070707-0707-0707-0707-070707070707";
+
+/// A refusal as the service sends it.
+pub fn refusal(code: Code, reason: Reason, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason.name(), "kms", HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+/// What the service does and what it saw.
+#[derive(Default)]
+pub struct Script {
+    /// Answers that come before the real one, oldest first.
+    pub refusals: VecDeque<Status>,
+    /// Names of the calls that came.
+    pub calls: Vec<&'static str>,
+    /// Idempotency tokens that came.
+    pub tokens: Vec<String>,
+    /// The node counts as sealed for so many more status calls.
+    pub sealed_status_count: u32,
+    /// Proofs lead elsewhere.
+    pub forges_proofs: bool,
+    /// Calls that are never answered.
+    pub hangs: bool,
+    /// The algorithm of the data keys.
+    pub data_key_spec: v1::KeySpec,
+    data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>)>,
+}
+
+#[derive(Clone)]
+struct Fake {
+    script: Arc<Mutex<Script>>,
+    log: Arc<Log>,
+}
+
+/// A running service and the folder's files that lead to it.
+pub struct Service {
+    pub script: Arc<Mutex<Script>>,
+    pub log: Arc<Log>,
+    pub address: SocketAddr,
+    _runtime: Runtime,
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut parameters = CertificateParams::new([]).expect("no names");
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(parameters, KeyPair::generate().expect("a key")).expect("a certificate")
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    fs::write(&path, text).expect("writes");
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("changes the mode");
+}
+
+impl Service {
+    /// Starts a service and writes `profile.toml` and its files; also `stranger.toml`, whose certificate is of
+    /// another authority.
+    pub fn start(folder: &Path, suite: Suite) -> Self {
+        let (authority, strange) = (authority(), authority());
+        let issue = |issuer: &CertifiedIssuer<'_, KeyPair>| {
+            let key = KeyPair::generate().expect("a key");
+            let parameters = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+            (parameters.signed_by(&key, issuer).expect("a certificate").pem(), key.serialize_pem())
+        };
+        let runtime = Runtime::new().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        write(folder, "ca.pem", &authority.pem());
+        for (name, issuer) in [("profile", &authority), ("stranger", &strange)] {
+            let (certificate, key) = issue(issuer);
+            write(folder, &format!("{name}.pem"), &certificate);
+            write(folder, &format!("{name}.key"), &key);
+            let profile = format!(
+                "endpoint = \"https://127.0.0.1:{}\"\nserver_name = \"localhost\"\nserver_ca = \"ca.pem\"\n\
+                 certificate = \"{name}.pem\"\nkey = \"{name}.key\"\n",
+                address.port()
+            );
+            write(folder, &format!("{name}.toml"), &profile);
+        }
+        let log = Arc::new(Log::sample(suite));
+        write(folder, "bundle.pem", &log.deployment.armour());
+        let script = Arc::new(Mutex::new(Script { data_key_spec: v1::KeySpec::Aes256, ..Script::default() }));
+        let fake = Fake { script: Arc::clone(&script), log: Arc::clone(&log) };
+        let (certificate, key) = issue(&authority);
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(certificate, key))
+            .client_ca_root(Certificate::from_pem(authority.pem()));
+        let server = Server::builder()
+            .tls_config(tls)
+            .expect("the certificates are valid")
+            .add_service(KeysServer::new(fake.clone()))
+            .add_service(CryptoServer::new(fake.clone()))
+            .add_service(AuditServer::new(fake.clone()))
+            .add_service(SystemServer::new(fake));
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        Self { script, log, address, _runtime: runtime }
+    }
+
+    pub fn script(&self) -> std::sync::MutexGuard<'_, Script> {
+        self.script.lock().expect("no test panics with the script")
+    }
+
+    /// Answers the next calls with refusals.
+    pub fn refuse(&self, refusals: impl IntoIterator<Item = Status>) {
+        self.script().refusals.extend(refusals);
+    }
+}
+
+impl Fake {
+    async fn admit(&self, call: &'static str) -> Result<(), Status> {
+        let (refusal, hangs) = {
+            let mut script = self.script.lock().expect("no test panics with the script");
+            script.calls.push(call);
+            (script.refusals.pop_front(), script.hangs)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        refusal.map_or(Ok(()), Err)
+    }
+
+    fn key(&self) -> v1::Key {
+        let time = Some(prost_types::Timestamp { seconds: 1_795_399_200, nanos: 0 });
+        v1::Key {
+            key_id: KEY_ID.into(),
+            name: "payroll".into(),
+            spec: v1::KeySpec::Sm4.into(),
+            protection: v1::Protection::HsmWrapped.into(),
+            state: v1::KeyState::Active.into(),
+            current_version: 1,
+            versions: vec![v1::KeyVersion { version: 1, state: v1::KeyState::Active.into(), created: time }],
+            created: time,
+            creator: ADMIN.into(),
+            revision: 3,
+            protection_note: "the material is sealed by a master key".into(),
+        }
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Keys for Fake {
+    async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::Key> {
+        let token = request.into_inner().idempotency_token;
+        self.script.lock().expect("no test panics with the script").tokens.push(token);
+        self.admit("create_key").await?;
+        Ok(Response::new(self.key()))
+    }
+
+    async fn describe_key(&self, _: Request<v1::DescribeKeyRequest>) -> Answer<v1::Key> {
+        self.admit("describe_key").await?;
+        Ok(Response::new(self.key()))
+    }
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
+        self.admit("list_keys").await?;
+        let is_first = request.into_inner().page_token.is_empty();
+        let second = v1::Key { name: "salaries".into(), versions: vec![], ..self.key() };
+        let first = v1::Key { versions: vec![], ..self.key() };
+        Ok(Response::new(match is_first {
+            true => v1::ListKeysResponse { keys: vec![first], next_page_token: "2".into() },
+            false => v1::ListKeysResponse { keys: vec![second], next_page_token: String::new() },
+        }))
+    }
+
+    async fn rotate_key(&self, _: Request<v1::RotateKeyRequest>) -> Answer<v1::Key> {
+        self.admit("rotate_key").await?;
+        Ok(Response::new(self.key()))
+    }
+
+    async fn suspend_key(&self, _: Request<v1::SuspendKeyRequest>) -> Answer<v1::Key> {
+        self.admit("suspend_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Suspended.into(), ..self.key() }))
+    }
+
+    async fn resume_key(&self, _: Request<v1::ResumeKeyRequest>) -> Answer<v1::Key> {
+        self.admit("resume_key").await?;
+        Ok(Response::new(self.key()))
+    }
+}
+
+#[tonic::async_trait]
+impl Crypto for Fake {
+    async fn generate_data_key(
+        &self,
+        request: Request<v1::GenerateDataKeyRequest>,
+    ) -> Answer<v1::GenerateDataKeyResponse> {
+        self.admit("generate_data_key").await?;
+        let request = request.into_inner();
+        let mut script = self.script.lock().expect("no test panics with the script");
+        let spec = match request.data_key_spec() {
+            v1::KeySpec::Unspecified => script.data_key_spec,
+            spec => spec,
+        };
+        let mut plaintext = vec![0; if spec == v1::KeySpec::Sm4 { 16 } else { 32 }];
+        getrandom::fill(&mut plaintext).expect("random bytes");
+        let ciphertext = format!("wrapped {}", script.data_keys.len()).into_bytes();
+        script.data_keys.insert(ciphertext.clone(), (plaintext.clone(), request.context));
+        if request.without_plaintext {
+            plaintext.clear();
+        }
+        Ok(Response::new(v1::GenerateDataKeyResponse {
+            key_id: KEY_ID.into(),
+            key_version: 1,
+            data_key_spec: spec.into(),
+            plaintext,
+            ciphertext,
+        }))
+    }
+
+    async fn decrypt_data_key(
+        &self,
+        request: Request<v1::DecryptDataKeyRequest>,
+    ) -> Answer<v1::DecryptDataKeyResponse> {
+        self.admit("decrypt_data_key").await?;
+        let request = request.into_inner();
+        let script = self.script.lock().expect("no test panics with the script");
+        if !["", KEY_ID, "payroll"].contains(&request.expected_key.as_str()) {
+            return Err(refusal(Code::FailedPrecondition, Reason::KeyMismatch, "another key"));
+        }
+        let invalid = || refusal(Code::InvalidArgument, Reason::CiphertextInvalid, "it does not open");
+        let (plaintext, context) = script.data_keys.get(&request.ciphertext).ok_or_else(invalid)?;
+        if *context != request.context {
+            return Err(invalid());
+        }
+        let spec = if plaintext.len() == 16 { v1::KeySpec::Sm4 } else { v1::KeySpec::Aes256 };
+        Ok(Response::new(v1::DecryptDataKeyResponse {
+            key_id: KEY_ID.into(),
+            key_version: 1,
+            data_key_spec: spec.into(),
+            plaintext: plaintext.clone(),
+        }))
+    }
+
+    async fn encrypt(&self, request: Request<v1::EncryptRequest>) -> Answer<v1::EncryptResponse> {
+        self.admit("encrypt").await?;
+        let ciphertext = request.into_inner().plaintext.into_iter().rev().collect();
+        Ok(Response::new(v1::EncryptResponse { key_id: KEY_ID.into(), key_version: 1, ciphertext }))
+    }
+
+    async fn decrypt(&self, request: Request<v1::DecryptRequest>) -> Answer<v1::DecryptResponse> {
+        self.admit("decrypt").await?;
+        let plaintext = request.into_inner().ciphertext.into_iter().rev().collect();
+        Ok(Response::new(v1::DecryptResponse { key_id: KEY_ID.into(), key_version: 1, plaintext }))
+    }
+}
+
+#[tonic::async_trait]
+impl Audit for Fake {
+    type ListRecordsStream = Frames<v1::AuditRecord>;
+    type ExportStream = Frames<v1::ExportFrame>;
+
+    async fn list_records(
+        &self,
+        request: Request<v1::ListRecordsRequest>,
+    ) -> Answer<Self::ListRecordsStream> {
+        self.admit("list_records").await?;
+        let from_index = request.into_inner().from_index;
+        let records: Vec<_> = self
+            .log
+            .leaves
+            .iter()
+            .filter(|leaf| leaf.index >= from_index)
+            .map(|leaf| {
+                let time = prost_types::Timestamp { seconds: (leaf.time.0 / 1000) as i64, nanos: 0 };
+                Ok(v1::AuditRecord { index: leaf.index, time: Some(time), body: leaf.body.clone() })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(records))))
+    }
+
+    async fn show_record(&self, request: Request<v1::ShowRecordRequest>) -> Answer<v1::ShowRecordResponse> {
+        self.admit("show_record").await?;
+        let index = request.into_inner().index as usize;
+        let suite = self.log.deployment.bundle.suite;
+        let hashes: Vec<_> = self.log.leaves.iter().map(|leaf| leaf.hash(suite)).collect();
+        let mut proof = inclusion_proof(suite, &hashes, index)
+            .ok_or_else(|| refusal(Code::NotFound, Reason::RecordNotFound, "no such record"))?;
+        if self.script.lock().expect("no test panics with the script").forges_proofs {
+            proof[0].0[0] ^= 1;
+        }
+        let segment = self.log.segments.last().expect("the log has segments");
+        let head: BatchHead = codec::open(&segment.head).expect("a head");
+        let mut leaf = Vec::new();
+        self.log.leaves[index].write(&mut leaf);
+        Ok(Response::new(v1::ShowRecordResponse {
+            leaf,
+            inclusion_proof: proof.iter().map(|hash| hash.0.to_vec()).collect(),
+            tree_size: head.size,
+            root: head.root.0.to_vec(),
+            head: segment.head.clone(),
+            head_signature: segment.signature.0.to_vec(),
+        }))
+    }
+
+    /// Segments and checkpoints alternate: the client must put them in order.
+    async fn export(&self, _: Request<v1::ExportRequest>) -> Answer<Self::ExportStream> {
+        self.admit("export").await?;
+        let mut frames = Vec::new();
+        let mut checkpoints = self.log.checkpoints.iter();
+        for segment in &self.log.segments {
+            frames.push(v1::export_frame::Frame::Segment(codec::to_bytes(segment)));
+            let checkpoint = checkpoints.next().map(codec::to_bytes);
+            frames.extend(checkpoint.map(v1::export_frame::Frame::Checkpoint));
+        }
+        let frames: Vec<_> =
+            frames.into_iter().map(|frame| Ok(v1::ExportFrame { frame: Some(frame) })).collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(frames))))
+    }
+}
+
+#[tonic::async_trait]
+impl System for Fake {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Answer<v1::Status> {
+        self.admit("get_status").await?;
+        let mut script = self.script.lock().expect("no test panics with the script");
+        let is_sealed = script.sealed_status_count > 0;
+        script.sealed_status_count = script.sealed_status_count.saturating_sub(1);
+        let (seal_state, sealed_reason) = match is_sealed {
+            true => (v1::SealState::Sealed, "the node has just started".to_owned()),
+            false => (v1::SealState::Unsealed, String::new()),
+        };
+        Ok(Response::new(v1::Status {
+            seal_state: seal_state.into(),
+            sealed_reason,
+            threshold: 2,
+            custodian_count: 3,
+            present: if is_sealed { vec!["alice".into()] } else { vec![] },
+            suite: self.log.deployment.bundle.suite.name().into(),
+            cluster_name: "test".into(),
+            node: "node-1".into(),
+            version: "0.1.0".into(),
+            module: "softhsm (generic)".into(),
+            bundle_fingerprint: "ab".repeat(32),
+            log_size: 9,
+            checkpoint_size: 3,
+            checkpoint_time: Some(prost_types::Timestamp { seconds: 1_795_399_200, nanos: 0 }),
+        }))
+    }
+
+    async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        self.admit("who_am_i").await?;
+        Ok(Response::new(v1::WhoAmIResponse {
+            principal: ADMIN.into(),
+            allowed: vec!["key.create".into(), "key.list".into()],
+        }))
+    }
+
+    async fn seal(&self, _: Request<v1::SealRequest>) -> Answer<v1::SealResponse> {
+        self.admit("seal").await?;
+        Ok(Response::new(v1::SealResponse {}))
+    }
+}
