@@ -55,9 +55,10 @@ CREATE TABLE idempotency (
   tenant TEXT NOT NULL,
   principal TEXT NOT NULL,
   method TEXT NOT NULL,
-  token TEXT NOT NULL,
+  token BLOB NOT NULL,
   request_digest BLOB NOT NULL,
   key_id BLOB NOT NULL,
   expires BIGINT NOT NULL,
   PRIMARY KEY (tenant, principal, method, token)
 );
+CREATE INDEX idempotency_expires ON idempotency (expires);

@@ -2,6 +2,7 @@ use super::{Gate, convert, status};
 use crate::service::audit::{Exported, Filter, READ_AHEAD};
 use crate::service::{Caller, Node, ServiceError};
 use kms_core::audit::Leaf;
+use kms_core::policy::Action;
 use kms_core::suite::Digest32;
 use kms_proto::v1::{self, audit_server::Audit};
 use std::future::Future;
@@ -39,12 +40,12 @@ impl Gate {
         };
         let request_id = caller.request_id.clone();
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let work = run(self.node.clone(), caller, request.into_inner(), sender.clone());
-        let metrics = self.node.metrics.clone();
+        let work = run(self.node.clone(), caller.clone(), request.into_inner(), sender.clone());
+        let node = self.node.clone();
         tokio::spawn(async move {
-            let result = work.await;
+            let result = node.perform(&caller, Action::ReadAudit, work).await;
             let outcome = result.as_ref().map_or_else(|error| error.reason.name(), |()| "done");
-            metrics.request(method, outcome, start.elapsed());
+            node.metrics.request(method, outcome, start.elapsed());
             if let Err(error) = result {
                 let _ = sender.send(Err(error)).await;
             }
@@ -107,7 +108,7 @@ impl Audit for Gate {
         &self,
         request: Request<v1::ShowRecordRequest>,
     ) -> Result<Response<v1::ShowRecordResponse>, Status> {
-        self.call("Audit.ShowRecord", request, |node, caller, message| async move {
+        self.call("Audit.ShowRecord", Action::ReadAudit, request, |node, caller, message| async move {
             let shown = node.show_record(&caller, message.index).await?;
             let mut leaf = Vec::new();
             shown.leaf.write(&mut leaf);

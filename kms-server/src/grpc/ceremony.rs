@@ -3,6 +3,7 @@ use crate::service::ServiceError;
 use crate::service::ceremonies::{Event, Joining};
 use kms_core::ceremony::CeremonyKind;
 use kms_core::id::CustodianName;
+use kms_core::policy::Action;
 use kms_core::suite::Digest32;
 use kms_proto::v1::{self, ceremony_server::Ceremony, join_request::Message};
 use std::time::{Duration, Instant};
@@ -32,15 +33,14 @@ impl Ceremony for Gate {
         let request_id = caller.request_id.clone();
         let mut messages = request.into_inner();
         let (events, received) = mpsc::channel(EVENTS_AHEAD);
-        let joined = async {
+        let work = async {
             let first = tokio::time::timeout(BEGIN_MAX, messages.message()).await;
             let Ok(Ok(Some(v1::JoinRequest { message: Some(Message::Begin(begin)) }))) = first else {
                 return Err(ServiceError::field("begin", "must be the first message of the stream"));
             };
             self.node.join_ceremony(&caller, joining(begin)?, events).await
-        }
-        .await;
-        let presence = match joined {
+        };
+        let presence = match self.node.perform(&caller, Action::JoinCeremony, work).await {
             Ok(presence) => presence,
             Err(error) => return self.answer(METHOD, start, Err(error), &request_id),
         };

@@ -1,5 +1,6 @@
 use super::{Gate, convert};
 use crate::service::OpenRequest;
+use kms_core::policy::Action;
 use kms_core::secret::Secret;
 use kms_proto::v1::{self, crypto_server::Crypto};
 use tonic::{Request, Response, Status};
@@ -15,20 +16,25 @@ impl Crypto for Gate {
         &self,
         request: Request<v1::GenerateDataKeyRequest>,
     ) -> Result<Response<v1::GenerateDataKeyResponse>, Status> {
-        self.call("Crypto.GenerateDataKey", request, |node, caller, message| async move {
-            let key = convert::key_ref("key", &message.key)?;
-            let spec = convert::optional_spec("data_key_spec", message.data_key_spec)?;
-            let context = convert::context(message.context)?;
-            let made =
-                node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
-            Ok(v1::GenerateDataKeyResponse {
-                key_id: made.encrypted.key_id.to_string(),
-                key_version: convert::proto_version(made.encrypted.version),
-                data_key_spec: convert::proto_spec(made.data_key.spec),
-                plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
-                ciphertext: made.encrypted.ciphertext,
-            })
-        })
+        self.call(
+            "Crypto.GenerateDataKey",
+            Action::GenerateDataKey,
+            request,
+            |node, caller, message| async move {
+                let key = convert::key_ref("key", &message.key)?;
+                let spec = convert::optional_spec("data_key_spec", message.data_key_spec)?;
+                let context = convert::context(message.context)?;
+                let made =
+                    node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
+                Ok(v1::GenerateDataKeyResponse {
+                    key_id: made.encrypted.key_id.to_string(),
+                    key_version: convert::proto_version(made.encrypted.version),
+                    data_key_spec: convert::proto_spec(made.data_key.spec),
+                    plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
+                    ciphertext: made.encrypted.ciphertext,
+                })
+            },
+        )
         .await
     }
 
@@ -36,20 +42,25 @@ impl Crypto for Gate {
         &self,
         request: Request<v1::DecryptDataKeyRequest>,
     ) -> Result<Response<v1::DecryptDataKeyResponse>, Status> {
-        self.call("Crypto.DecryptDataKey", request, |node, caller, message| async move {
-            let request = OpenRequest {
-                ciphertext: message.ciphertext,
-                context: convert::context(message.context)?,
-                expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
-            };
-            let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request).await?;
-            Ok(v1::DecryptDataKeyResponse {
-                key_id: key_id.to_string(),
-                key_version: convert::proto_version(version),
-                data_key_spec: convert::proto_spec(data_key.spec),
-                plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
-            })
-        })
+        self.call(
+            "Crypto.DecryptDataKey",
+            Action::DecryptDataKey,
+            request,
+            |node, caller, message| async move {
+                let request = OpenRequest {
+                    ciphertext: message.ciphertext,
+                    context: convert::context(message.context)?,
+                    expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
+                };
+                let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request).await?;
+                Ok(v1::DecryptDataKeyResponse {
+                    key_id: key_id.to_string(),
+                    key_version: convert::proto_version(version),
+                    data_key_spec: convert::proto_spec(data_key.spec),
+                    plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
+                })
+            },
+        )
         .await
     }
 
@@ -57,7 +68,7 @@ impl Crypto for Gate {
         &self,
         request: Request<v1::EncryptRequest>,
     ) -> Result<Response<v1::EncryptResponse>, Status> {
-        self.call("Crypto.Encrypt", request, |node, caller, message| async move {
+        self.call("Crypto.Encrypt", Action::Encrypt, request, |node, caller, message| async move {
             let plaintext = Secret::new(message.plaintext);
             let key = convert::key_ref("key", &message.key)?;
             let context = convert::context(message.context)?;
@@ -75,7 +86,7 @@ impl Crypto for Gate {
         &self,
         request: Request<v1::DecryptRequest>,
     ) -> Result<Response<v1::DecryptResponse>, Status> {
-        self.call("Crypto.Decrypt", request, |node, caller, message| async move {
+        self.call("Crypto.Decrypt", Action::Decrypt, request, |node, caller, message| async move {
             let request = OpenRequest {
                 ciphertext: message.ciphertext,
                 context: convert::context(message.context)?,

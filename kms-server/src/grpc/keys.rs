@@ -24,7 +24,7 @@ impl Gate {
 impl Keys for Gate {
     async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Result<Response<v1::Key>, Status> {
         let allowed = self.check_administration();
-        self.call("Keys.CreateKey", request, |node, caller, message| async move {
+        self.call("Keys.CreateKey", Action::CreateKey, request, |node, caller, message| async move {
             allowed?;
             let request = CreateKey {
                 name: KeyName::parse(&message.name).map_err(|error| ServiceError::field("name", error))?,
@@ -41,7 +41,7 @@ impl Keys for Gate {
         &self,
         request: Request<v1::DescribeKeyRequest>,
     ) -> Result<Response<v1::Key>, Status> {
-        self.call("Keys.DescribeKey", request, |node, caller, message| async move {
+        self.call("Keys.DescribeKey", Action::DescribeKey, request, |node, caller, message| async move {
             let key = convert::key_selector("key", &message.key)?;
             Ok(convert::proto_key(&*node.describe_key(&caller, &key).await?))
         })
@@ -53,7 +53,7 @@ impl Keys for Gate {
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
         let allowed = self.check_administration();
-        self.call("Keys.ListKeys", request, |node, caller, message| async move {
+        self.call("Keys.ListKeys", Action::ListKeys, request, |node, caller, message| async move {
             allowed?;
             let count = match message.page_size {
                 0 => PAGE_SIZE_DEFAULT,
@@ -79,7 +79,7 @@ impl Keys for Gate {
 
     async fn rotate_key(&self, request: Request<v1::RotateKeyRequest>) -> Result<Response<v1::Key>, Status> {
         let allowed = self.check_administration();
-        self.call("Keys.RotateKey", request, |node, caller, message| async move {
+        self.call("Keys.RotateKey", Action::RotateKey, request, |node, caller, message| async move {
             allowed?;
             let key = convert::key_selector("key", &message.key)?;
             let token = convert::token(message.idempotency_token)?;
@@ -93,7 +93,7 @@ impl Keys for Gate {
         request: Request<v1::SuspendKeyRequest>,
     ) -> Result<Response<v1::Key>, Status> {
         let allowed = self.check_administration();
-        self.call("Keys.SuspendKey", request, |node, caller, message| async move {
+        self.call("Keys.SuspendKey", Action::SuspendKey, request, |node, caller, message| async move {
             allowed?;
             let key = convert::key_selector("key", &message.key)?;
             let entry = node.change_key_state(&caller, &key, Action::SuspendKey, KeyCommand::Suspend).await?;
@@ -104,7 +104,7 @@ impl Keys for Gate {
 
     async fn resume_key(&self, request: Request<v1::ResumeKeyRequest>) -> Result<Response<v1::Key>, Status> {
         let allowed = self.check_administration();
-        self.call("Keys.ResumeKey", request, |node, caller, message| async move {
+        self.call("Keys.ResumeKey", Action::ResumeKey, request, |node, caller, message| async move {
             allowed?;
             let key = convert::key_selector("key", &message.key)?;
             let entry = node.change_key_state(&caller, &key, Action::ResumeKey, KeyCommand::Resume).await?;

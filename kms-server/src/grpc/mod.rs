@@ -13,6 +13,7 @@ pub use identity::principal_of;
 pub use status::code;
 
 use crate::service::{Caller, Node, ServiceError};
+use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use std::future::Future;
 use std::sync::Arc;
@@ -82,6 +83,7 @@ impl Gate {
     async fn call<M, T, F, R>(
         &self,
         method: &'static str,
+        action: Action,
         request: Request<M>,
         run: F,
     ) -> Result<Response<T>, Status>
@@ -105,7 +107,9 @@ impl Gate {
                         let span =
                             tracing::info_span!("call", method, request_id, caller = %caller.principal);
                         let deadline = tokio::time::Instant::from_std(caller.deadline);
-                        let work = run(self.node.clone(), caller, request.into_inner()).instrument(span);
+                        let node = self.node.clone();
+                        let work = run(self.node.clone(), caller.clone(), request.into_inner());
+                        let work = async move { node.perform(&caller, action, work).await }.instrument(span);
                         let task = tokio::spawn(async move {
                             let result = work.await;
                             drop(permit);

@@ -12,7 +12,7 @@ impl System for Gate {
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::Status>, Status> {
-        self.call("System.GetStatus", request, |node, _, _| async move {
+        self.call("System.GetStatus", Action::ReadStatus, request, |node, _, _| async move {
             let open = node.opened();
             let checkpoint = node.database.last_checkpoint().await?;
             let checkpoint: Option<Checkpoint> = checkpoint.and_then(|signed| codec::open(&signed.body).ok());
@@ -41,7 +41,7 @@ impl System for Gate {
         &self,
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
-        self.call("System.WhoAmI", request, |_, caller, _| async move {
+        self.call("System.WhoAmI", Action::ReadStatus, request, |_, caller, _| async move {
             let allowed = Action::ALL
                 .into_iter()
                 .filter(|action| decide(&caller.principal, *action) == Decision::Allow)
@@ -53,7 +53,7 @@ impl System for Gate {
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
-        self.call("System.Seal", request, |node, caller, _| async move {
+        self.call("System.Seal", Action::Seal, request, |node, caller, _| async move {
             node.seal_for(&caller).await?;
             Ok(v1::SealResponse {})
         })

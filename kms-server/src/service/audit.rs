@@ -56,8 +56,8 @@ fn is_wanted(leaf: &Leaf, record: &Record, filter: &Filter, key_id: Option<KeyId
 }
 
 impl Node {
-    async fn admit_reader(&self, caller: &Caller, what: &str) -> Result<(), ServiceError> {
-        self.admit_open(caller, Action::ReadAudit).await?;
+    async fn record_reader(&self, caller: &Caller, what: &str) -> Result<(), ServiceError> {
+        self.require_open()?;
         let record = self.record(Action::ReadAudit.event(), Outcome::Done, caller).detail("what", what);
         self.committer.commit(Entry::record(record)).await?;
         Ok(())
@@ -66,19 +66,19 @@ impl Node {
     /// Sends matching records to `out`, oldest first.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn list_records(
         &self,
         caller: &Caller,
         filter: &Filter,
         out: &mpsc::Sender<Result<Leaf, ServiceError>>,
     ) -> Result<(), ServiceError> {
-        self.admit_reader(caller, "list").await?;
+        self.record_reader(caller, "list").await?;
         let key_id = match &filter.key {
             None => None,
             Some(KeySelector::Id(key_id)) => Some(*key_id),
             Some(selector @ KeySelector::Name(_)) => {
-                let open = self.opened().ok_or_else(|| self.sealed_error())?;
+                let open = self.require_open()?;
                 Some(open.find(&self.database, &caller.principal.tenant, selector).await?.key.row.key_id)
             }
         };
@@ -122,11 +122,10 @@ impl Node {
     /// millions.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn show_record(&self, caller: &Caller, index: u64) -> Result<Shown, ServiceError> {
-        self.admit_reader(caller, "show").await?;
-        let result = self.find_record(index).await;
-        self.recorded(caller, Action::ReadAudit, result).await
+        self.record_reader(caller, "show").await?;
+        self.find_record(index).await
     }
 
     async fn find_record(&self, index: u64) -> Result<Shown, ServiceError> {
@@ -160,13 +159,13 @@ impl Node {
     /// Sends every checkpoint, then every segment, as they are stored.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn export(
         &self,
         caller: &Caller,
         out: &mpsc::Sender<Result<Exported, ServiceError>>,
     ) -> Result<(), ServiceError> {
-        self.admit_reader(caller, "export").await?;
+        self.record_reader(caller, "export").await?;
         for checkpoint in self.database.checkpoints().await? {
             if out.send(Ok(Exported::Checkpoint(codec::to_bytes(&checkpoint)))).await.is_err() {
                 return Ok(());

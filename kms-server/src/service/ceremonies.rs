@@ -14,7 +14,6 @@ use kms_core::ceremony::{
 };
 use kms_core::codec::{self, VersionOne};
 use kms_core::id::{CustodianName, UnixMillis};
-use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::secret::Secret;
 use kms_core::suite::Digest32;
@@ -169,20 +168,8 @@ impl Node {
     /// Takes a custodian into a ceremony, starting it if need be.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn join_ceremony(
-        self: &Arc<Self>,
-        caller: &Caller,
-        joining: Joining,
-        events: EventSender,
-    ) -> Result<Presence, ServiceError> {
-        let action = Action::JoinCeremony;
-        self.admit(caller, action).await?;
-        let result = self.join_admitted(caller, joining, events).await;
-        self.recorded(caller, action, result).await
-    }
-
-    async fn join_admitted(
         self: &Arc<Self>,
         caller: &Caller,
         joining: Joining,
@@ -242,7 +229,9 @@ impl Node {
         if let Some(running) = state.running.get(&key).filter(|running| !running.is_closed()) {
             return Ok((stream, running.clone()));
         }
-        if state.running.len() >= CEREMONY_COUNT_MAX {
+        // A node has one service start, and it always has a place: one custodian who begins many core signs must
+        // not keep the others from opening the node.
+        if kind != CeremonyKind::ServiceStart && state.running.len() >= CEREMONY_COUNT_MAX {
             let message = "too many ceremonies collect at the same time; let one end first";
             return Err(ServiceError::new(Reason::Overloaded, message));
         }

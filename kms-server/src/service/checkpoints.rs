@@ -7,7 +7,8 @@ use crate::store::{Change, Entry, StoredCheckpoint};
 use kms_core::asymmetric::Signature;
 use kms_core::audit::{CHECKPOINT_DOMAIN, Checkpoint, Outcome, SignedCheckpoint};
 use kms_core::codec::{self, VersionOne};
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -100,7 +101,22 @@ impl Node {
 fn append(path: PathBuf, signed: &SignedCheckpoint) -> std::io::Result<()> {
     let mut line: String = codec::to_bytes(signed).iter().map(|byte| format!("{byte:02x}")).collect();
     line.push('\n');
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    if !ends_with_line(&mut file)? {
+        // What a power cut left of a line stays where it is, as a line of its own that nobody reads.
+        line.insert(0, '\n');
+    }
     file.write_all(line.as_bytes())?;
     file.sync_data()
+}
+
+/// Whether a file is empty or its last line is whole.
+fn ends_with_line(file: &mut File) -> std::io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }

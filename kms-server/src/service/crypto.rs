@@ -3,7 +3,7 @@
 use super::open::{Found, Open, Place};
 use super::{Caller, Node, ServiceError};
 use crate::random::system_rng;
-use crate::store::{Commit, Entry};
+use crate::store::{Commit, Entry, Material};
 use kms_core::audit::{Outcome, Record};
 use kms_core::context::EncryptionContext;
 use kms_core::envelope::{
@@ -88,7 +88,7 @@ impl Node {
     /// Makes a data key and gives it in the clear (unless declined) and encrypted.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn generate_data_key(
         &self,
         caller: &Caller,
@@ -98,30 +98,24 @@ impl Node {
         without_plaintext: bool,
     ) -> Result<DataKey, ServiceError> {
         let action = Action::GenerateDataKey;
-        let open = self.admit_open(caller, action).await?;
-        let result = async {
-            let mut data_key_spec = spec;
-            if data_key_spec.is_none() {
-                let found = open.find(&self.database, &caller.principal.tenant, &key.key).await?;
-                data_key_spec = Some(found.key.row.spec);
-            }
-            let spec = data_key_spec.expect("set just above");
-            let mut material = LockedBytes::zeroed(spec.key_len());
-            open.random(&mut material, caller.deadline).await?;
-            let plaintext = envelope::data_key_plaintext(spec, material.expose());
-            let using = Use { action, purpose: Purpose::DataKey, context };
-            let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
-            let plaintext = (!without_plaintext).then(|| Secret::new(material.expose().to_vec()));
-            Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
-        }
-        .await;
-        self.recorded(caller, action, result).await
+        let open = self.require_open()?;
+        let spec = match spec {
+            Some(spec) => spec,
+            None => open.find(&self.database, &caller.principal.tenant, &key.key).await?.key.row.spec,
+        };
+        let mut material = LockedBytes::zeroed(spec.key_len());
+        open.random(&mut material, caller.deadline).await?;
+        let plaintext = envelope::data_key_plaintext(spec, material.expose());
+        let using = Use { action, purpose: Purpose::DataKey, context };
+        let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
+        let plaintext = (!without_plaintext).then(|| Secret::new(material.expose().to_vec()));
+        Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
     }
 
     /// Encrypts up to 64 KiB.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn encrypt(
         &self,
         caller: &Caller,
@@ -130,53 +124,44 @@ impl Node {
         plaintext: &Secret,
     ) -> Result<Encrypted, ServiceError> {
         let action = Action::Encrypt;
-        let open = self.admit_open(caller, action).await?;
-        let result = async {
-            let len = plaintext.expose().len();
-            if len > PLAINTEXT_LEN_MAX {
-                let message = format!(
-                    "has {len} bytes; at most {PLAINTEXT_LEN_MAX} are allowed: encrypt files with a data key"
-                );
-                return Err(ServiceError::field("plaintext", message));
-            }
-            let using = Use { action, purpose: Purpose::Data, context };
-            self.seal_and_commit(&open, caller, key, &using, plaintext).await
+        let open = self.require_open()?;
+        let len = plaintext.expose().len();
+        if len > PLAINTEXT_LEN_MAX {
+            let message = format!(
+                "has {len} bytes; at most {PLAINTEXT_LEN_MAX} are allowed: encrypt files with a data key"
+            );
+            return Err(ServiceError::field("plaintext", message));
         }
-        .await;
-        self.recorded(caller, action, result).await
+        let using = Use { action, purpose: Purpose::Data, context };
+        self.seal_and_commit(&open, caller, key, &using, plaintext).await
     }
 
     /// Decrypts a data key.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn decrypt_data_key(
         &self,
         caller: &Caller,
         request: &OpenRequest,
     ) -> Result<(PlainDataKey, KeyId, KeyVersion), ServiceError> {
         let action = Action::DecryptDataKey;
-        let open = self.admit_open(caller, action).await?;
+        let open = self.require_open()?;
         let using = Use { action, purpose: Purpose::DataKey, context: &request.context };
-        let result = async {
-            let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
-            let (spec, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
-            Ok((PlainDataKey { spec, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
-        }
-        .await;
-        self.recorded(caller, action, result).await
+        let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
+        let (spec, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
+        Ok((PlainDataKey { spec, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
     }
 
     /// Decrypts what [`Node::encrypt`] made.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn decrypt(&self, caller: &Caller, request: &OpenRequest) -> Result<Decrypted, ServiceError> {
         let action = Action::Decrypt;
-        let open = self.admit_open(caller, action).await?;
+        let open = self.require_open()?;
         let using = Use { action, purpose: Purpose::Data, context: &request.context };
-        let result = self.open_and_commit(&open, caller, request, &using).await;
-        self.recorded(caller, action, result).await
+        self.open_and_commit(&open, caller, request, &using).await
     }
 
     /// Encrypts under the current decision and commits the record; decides again when the catalogue changed.
@@ -274,6 +259,14 @@ impl Node {
             }
             if !version.state.can_decrypt() {
                 return Err(refuse_state(&found, header.version, "decrypt", version.state));
+            }
+            let is_fitting = match header.freshness {
+                Freshness::Salt(_) => matches!(version.material, Material::Wrapped(_)),
+                Freshness::Nonce(_) => matches!(version.material, Material::Resident(_)),
+            };
+            // Looked at here, because finding out where the material is can cost an HSM call.
+            if !is_fitting {
+                return Err(invalid(CiphertextInvalid));
             }
             let binding = Binding { tenant: &row.tenant, context: using.context };
             let plaintext =

@@ -73,24 +73,13 @@ impl Node {
     /// Makes a key with version 1.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn create_key(
         &self,
         caller: &Caller,
         request: &CreateKey,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
-        let action = Action::CreateKey;
-        let open = self.admit_open(caller, action).await?;
-        let result = self.create_key_admitted(&open, caller, request).await;
-        self.recorded(caller, action, result).await
-    }
-
-    async fn create_key_admitted(
-        &self,
-        open: &Arc<Open>,
-        caller: &Caller,
-        request: &CreateKey,
-    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let open = &self.require_open()?;
         let tenant = &caller.principal.tenant;
         let described = [
             request.name.as_str(),
@@ -225,7 +214,12 @@ impl Node {
         match confirmed {
             Ok(_) => {}
             Err(HsmError::NotFound { .. }) => {
-                open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await?;
+                match open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await {
+                    // Another call finishes the same version at this moment.
+                    Err(HsmError::AlreadyExists { .. }) => return Ok(Changed::Again),
+                    Err(error) => return Err(error.into()),
+                    Ok(_) => {}
+                }
             }
             Err(error) => return Err(error.into()),
         }
@@ -275,88 +269,67 @@ impl Node {
     /// Describes one key.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn describe_key(
         &self,
         caller: &Caller,
         key: &KeySelector,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
-        let action = Action::DescribeKey;
-        let open = self.admit_open(caller, action).await?;
-        let result = async {
-            let entry = open.find(&self.database, &caller.principal.tenant, key).await?.key;
-            let record = self.record(action.event(), Outcome::Done, caller).key(entry.row.key_id, None);
-            self.committer.commit(Entry::record(record)).await?;
-            Ok(entry)
-        }
-        .await;
-        self.recorded(caller, action, result).await
+        let open = self.require_open()?;
+        let entry = open.find(&self.database, &caller.principal.tenant, key).await?.key;
+        let event = Action::DescribeKey.event();
+        let record = self.record(event, Outcome::Done, caller).key(entry.row.key_id, None);
+        self.committer.commit(Entry::record(record)).await?;
+        Ok(entry)
     }
 
     /// A page of the tenant's keys.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn list_keys(
         &self,
         caller: &Caller,
         after: &str,
         count_max: u32,
     ) -> Result<KeyPage, ServiceError> {
-        let action = Action::ListKeys;
-        let open = self.admit_open(caller, action).await?;
-        let result = async {
-            let tenant = &caller.principal.tenant;
-            let mut found = self.database.list_keys(tenant, after, count_max + 1, &open.row_mac).await?;
-            let has_more = found.len() > count_max as usize;
-            found.truncate(count_max as usize);
-            let next_after = match found.last() {
-                Some(last) if has_more => Some(last.key.name.as_str().to_owned()),
-                _ => None,
-            };
-            let record =
-                self.record(action.event(), Outcome::Done, caller).detail("count", found.len().to_string());
-            self.committer.commit(Entry::record(record)).await?;
-            let keys = found
-                .into_iter()
-                .map(|found| KeyEntry { row: found.key, versions: found.versions })
-                .collect();
-            Ok(KeyPage { keys, next_after })
-        }
-        .await;
-        self.recorded(caller, action, result).await
+        let open = self.require_open()?;
+        let tenant = &caller.principal.tenant;
+        let mut found = self.database.list_keys(tenant, after, count_max + 1, &open.row_mac).await?;
+        let has_more = found.len() > count_max as usize;
+        found.truncate(count_max as usize);
+        let next_after = match found.last() {
+            Some(last) if has_more => Some(last.key.name.as_str().to_owned()),
+            _ => None,
+        };
+        let record = self
+            .record(Action::ListKeys.event(), Outcome::Done, caller)
+            .detail("count", found.len().to_string());
+        self.committer.commit(Entry::record(record)).await?;
+        let keys =
+            found.into_iter().map(|found| KeyEntry { row: found.key, versions: found.versions }).collect();
+        Ok(KeyPage { keys, next_after })
     }
 
     /// Makes a new version; the one before decrypts only.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn rotate_key(
         &self,
         caller: &Caller,
         selector: &KeySelector,
         idempotency_token: Option<&str>,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
-        let action = Action::RotateKey;
-        let open = self.admit_open(caller, action).await?;
-        let result = self.rotate_key_admitted(&open, caller, selector, idempotency_token).await;
-        self.recorded(caller, action, result).await
-    }
-
-    async fn rotate_key_admitted(
-        &self,
-        open: &Arc<Open>,
-        caller: &Caller,
-        selector: &KeySelector,
-        idempotency_token: Option<&str>,
-    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let open = &self.require_open()?;
         let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
             let entry = open.find(&self.database, tenant, selector).await?.key;
             let key_id = entry.row.key_id;
             let claim = self.claim(caller, Action::RotateKey, idempotency_token, &[&key_id.to_string()]);
             if self.replayed(claim.as_ref()).await?.is_some() {
-                return Ok(entry);
+                // The first try may have ended between the row and the HSM.
+                return self.finish_creation(open, key_id, caller).await;
             }
             if entry.versions.iter().any(|version| version.state == KeyState::Creating) {
                 // Another rotation has begun; finishing it is the only way on.
@@ -400,9 +373,7 @@ impl Node {
             let draft = Draft { key, versions, expected_revision };
             match self.commit_key(open, record, draft, claim).await? {
                 Changed::Done => return self.finish_creation(open, key_id, caller).await,
-                Changed::Replayed(_) => {
-                    return Ok(open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key);
-                }
+                Changed::Replayed(_) => return self.finish_creation(open, key_id, caller).await,
                 Changed::Again => {}
             }
         }
@@ -412,7 +383,7 @@ impl Node {
     /// Stops or allows every use of a key.
     ///
     /// # Errors
-    /// [`ServiceError`] with the documented reason; a refusal is recorded.
+    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn change_key_state(
         &self,
         caller: &Caller,
@@ -420,28 +391,24 @@ impl Node {
         action: Action,
         command: KeyCommand,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
-        let open = self.admit_open(caller, action).await?;
-        let result = async {
-            let tenant = &caller.principal.tenant;
-            for _ in 0..DECISION_COUNT_MAX {
-                let entry = open.find(&self.database, tenant, selector).await?.key;
-                let mut key = entry.row.clone();
-                let expected_revision = Some(key.revision);
-                key.state = key.state.apply(command).map_err(transition)?;
-                key.revision += 1;
-                let record = self
-                    .record(action.event(), Outcome::Done, caller)
-                    .key(key.key_id, None)
-                    .detail("name", key.name.as_str());
-                let draft = Draft { key, versions: vec![], expected_revision };
-                if let Changed::Done = self.commit_key(&open, record, draft, None).await? {
-                    return Ok(open.find(&self.database, tenant, selector).await?.key);
-                }
+        let open = self.require_open()?;
+        let tenant = &caller.principal.tenant;
+        for _ in 0..DECISION_COUNT_MAX {
+            let entry = open.find(&self.database, tenant, selector).await?.key;
+            let mut key = entry.row.clone();
+            let expected_revision = Some(key.revision);
+            key.state = key.state.apply(command).map_err(transition)?;
+            key.revision += 1;
+            let record = self
+                .record(action.event(), Outcome::Done, caller)
+                .key(key.key_id, None)
+                .detail("name", key.name.as_str());
+            let draft = Draft { key, versions: vec![], expected_revision };
+            if let Changed::Done = self.commit_key(&open, record, draft, None).await? {
+                return Ok(open.find(&self.database, tenant, selector).await?.key);
             }
-            Err(contention())
         }
-        .await;
-        self.recorded(caller, action, result).await
+        Err(contention())
     }
 
     async fn commit_key(
@@ -502,7 +469,7 @@ impl Node {
     /// The key of an earlier, equal request with this token. Asked before any HSM call.
     async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
         let Some(claim) = claim else { return Ok(None) };
-        match self.database.find_token(claim).await? {
+        match self.database.find_token(claim, now()).await? {
             None => Ok(None),
             Some((digest, key_id)) if digest == claim.request_digest.0 => Ok(Some(key_id)),
             Some(_) => Err(token_conflict()),

@@ -29,9 +29,13 @@ use kms_core::policy::{Action, Decision, decide};
 use kms_core::reason::Reason;
 use kms_core::suite::Digest32;
 use kms_hsm::HsmModule;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Most characters of a refusal's sentence in its record.
+const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Who calls, and how long the answer is wanted.
 #[derive(Clone, Debug)]
@@ -163,25 +167,37 @@ impl Node {
         .retry_after(Duration::from_secs(5))
     }
 
-    /// Decides authority and seal state. A refusal is recorded.
-    async fn admit(&self, caller: &Caller, action: Action) -> Result<(), ServiceError> {
-        if decide(&caller.principal, action) == Decision::Deny {
-            let error = ServiceError::new(
-                Reason::NotPermitted,
-                format!("role {} may not do {}", caller.principal.role.name(), action.event()),
-            );
-            return Err(self.refuse(caller, action, error).await);
+    /// Runs one call: authority first, then the work; whatever is refused is recorded.
+    ///
+    /// Every call of a listed principal comes through here, so nothing is decided or recorded twice.
+    ///
+    /// # Errors
+    /// `NOT_PERMITTED`, or those of the work.
+    pub async fn perform<T>(
+        &self,
+        caller: &Caller,
+        action: Action,
+        work: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
+        let result = match decide(&caller.principal, action) {
+            Decision::Allow => work.await,
+            Decision::Deny => {
+                let (role, event) = (caller.principal.role.name(), action.event());
+                let message = format!("role {role} may not do {event}");
+                Err(ServiceError::new(Reason::NotPermitted, message))
+            }
+        };
+        match result {
+            Err(error) if error.reason != Reason::LogUnavailable => {
+                Err(self.refuse(caller, action, error).await)
+            }
+            other => other,
         }
-        Ok(())
     }
 
-    /// Admits the caller and gives the unsealed state. A refusal is recorded.
-    async fn admit_open(&self, caller: &Caller, action: Action) -> Result<Arc<Open>, ServiceError> {
-        self.admit(caller, action).await?;
-        match self.opened() {
-            Some(open) => Ok(open),
-            None => Err(self.refuse(caller, action, self.sealed_error()).await),
-        }
+    /// The unsealed state, or the refusal that says what is missing.
+    fn require_open(&self) -> Result<Arc<Open>, ServiceError> {
+        self.opened().ok_or_else(|| self.sealed_error())
     }
 
     /// Records a refusal and gives it back. When even that cannot be recorded, says so instead.
@@ -190,24 +206,11 @@ impl Node {
         if let Some(field) = error.field {
             record = record.detail("field", field);
         }
+        // What the caller is told names what was asked for; it never holds a secret.
+        record = record.detail("message", error.message.chars().take(MESSAGE_CHARS_MAX).collect::<String>());
         match self.committer.commit(Entry::record(record)).await {
             Ok(_) => error,
             Err(unavailable) => unavailable.into(),
-        }
-    }
-
-    /// Records a refusal that a use case found, unless the log itself is what failed.
-    async fn recorded<T>(
-        &self,
-        caller: &Caller,
-        action: Action,
-        result: Result<T, ServiceError>,
-    ) -> Result<T, ServiceError> {
-        match result {
-            Err(error) if error.reason != Reason::LogUnavailable => {
-                Err(self.refuse(caller, action, error).await)
-            }
-            other => other,
         }
     }
 }

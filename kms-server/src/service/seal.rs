@@ -9,7 +9,7 @@ use kms_core::codec;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{
-    FailureReason, Health, HsmError, LockedBytes, ModuleError, ObjectKind, Pin, Pool, PoolOptions,
+    FailureReason, Health, HsmError, LockedBytes, MAC_LEN, ModuleError, ObjectKind, Pin, Pool, PoolOptions,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -182,12 +182,11 @@ impl Node {
                     session
                         .confirm(row_mac, ObjectKind::MacKey(suite))
                         .map_err(|source| key("the row-MAC key", source))?;
-                    let mut derived = LockedBytes::zeroed(32);
-                    let mut mac = session
+                    let mut derived = LockedBytes::zeroed(MAC_LEN);
+                    let mac = session
                         .mac(row_mac, suite, &context)
                         .map_err(|source| key("the row-MAC key", source))?;
-                    derived.expose_mut().copy_from_slice(&mac);
-                    zeroize::Zeroize::zeroize(&mut mac);
+                    derived.expose_mut().copy_from_slice(mac.expose());
                     let objects = session.objects().map_err(|source| key("the list of objects", source))?;
                     Ok((confirmed.public_key, derived, objects))
                 })();
@@ -217,7 +216,10 @@ impl Node {
     async fn verify_log(&self) -> Result<u64, UnsealError> {
         let path = self.second_place();
         let last_line = match tokio::fs::read_to_string(&path).await {
-            Ok(text) => text.lines().last().map(str::to_owned),
+            // A line without its end was being written when the machine stopped. The database has its checkpoint.
+            Ok(text) => {
+                text.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()).map(str::to_owned)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(UnsealError::SecondPlace { path, source }),
         };
@@ -243,17 +245,18 @@ impl Node {
                 return Err(UnsealError::RolledBack { size: seen.size });
             }
         }
-        loop {
+        // Refused calls are recorded all the while: what is compared is the head as it is now, and its segments.
+        let head = self.database.head().await?;
+        while verifier.size() < head.frontier.size() {
             let segments = self.database.segments_from(verifier.size(), 64).await?;
             if segments.is_empty() {
-                break;
+                return Err(UnsealError::Head);
             }
-            for stored in &segments {
+            for stored in segments.iter().take_while(|stored| stored.first_index < head.frontier.size()) {
                 verifier.accept(&stored.segment)?;
             }
         }
         let verified = verifier.finish()?;
-        let head = self.database.head().await?;
         if head.frontier.size() != verified.head.size || head.frontier.root() != verified.head.root {
             return Err(UnsealError::Head);
         }
@@ -294,9 +297,8 @@ impl Node {
     /// Seals because somebody asked.
     ///
     /// # Errors
-    /// `NOT_PERMITTED`; a refusal is recorded.
+    /// `LOG_UNAVAILABLE` when the request could not be recorded; the node is sealed all the same.
     pub async fn seal_for(self: &Arc<Self>, caller: &Caller) -> Result<(), ServiceError> {
-        self.admit(caller, Action::Seal).await?;
         let record = self.record(Action::Seal.event(), Outcome::Done, caller);
         let recorded = self.committer.commit(Entry::record(record)).await;
         // Sealing is the safe direction: it happens even when it cannot be recorded.

@@ -26,6 +26,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 const QUEUE_LEN: usize = 4096;
 /// How long one batch may take before its entries are refused.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two questions for the outcome of a batch.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(250);
 /// How long an idempotency token is remembered, in milliseconds: 24 hours.
 pub const TOKEN_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
@@ -264,13 +266,20 @@ impl<R: CryptoRng + Send> Worker<R> {
         tracing::error!(error = %crate::chain(error), "a batch of audit records failed; looking up its outcome");
         // An error before the commit was sent: the transaction is rolled back and nothing exists.
         let written = self.in_flight.take()?;
-        match tokio::time::timeout(COMMIT_TIMEOUT, self.database.has_batch(batch_id)).await {
-            Ok(Ok(true)) => Some(written),
-            Ok(Ok(false)) => None,
-            Ok(Err(error)) => {
-                tracing::error!(error = %crate::chain(&error), "the outcome of a batch is unknown");
-                None
+        let asking = async {
+            loop {
+                match self.database.has_batch(batch_id).await {
+                    Ok(is_committed) => return is_committed,
+                    // Nothing else can be committed meanwhile: a database that starts again is worth waiting for.
+                    Err(error) => {
+                        tracing::warn!(error = %crate::chain(&error), "the outcome of a batch is not known yet");
+                        tokio::time::sleep(LOOK_UP_PAUSE).await;
+                    }
+                }
             }
+        };
+        match tokio::time::timeout(COMMIT_TIMEOUT, asking).await {
+            Ok(is_committed) => is_committed.then_some(written),
             Err(_) => {
                 tracing::error!("the outcome of a batch is unknown: the database does not answer");
                 None

@@ -13,6 +13,7 @@ use kms_core::merkle::Frontier;
 use kms_core::suite::{Digest32, Suite};
 use sqlx::any::{AnyPoolOptions, AnyRow};
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Executor, Row};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
@@ -23,7 +24,7 @@ const SCHEMA: &str = include_str!("../../migrations/1.sql");
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// The URL is of no supported kind.
-    #[error("database.url {url:?} is neither sqlite:PATH nor postgres://…")]
+    #[error("database.url {url:?} is neither sqlite:PATH (a file, without ?, %, #) nor postgres://…")]
     Url {
         /// The URL without password.
         url: String,
@@ -135,6 +136,8 @@ pub struct StoredSegment {
 }
 
 fn without_password(url: &str) -> String {
+    // PostgreSQL takes a password as a parameter, too.
+    let (url, _parameters) = url.split_once('?').unwrap_or((url, ""));
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}…{}", &url[..scheme + 3], &url[at..]),
         _ => url.to_owned(),
@@ -142,8 +145,10 @@ fn without_password(url: &str) -> String {
 }
 
 fn dialect_of(url: &str) -> Result<Dialect, DatabaseError> {
-    if url.starts_with("sqlite:") {
-        Ok(Dialect::Sqlite)
+    if let Some(path) = sqlite_path(url) {
+        // The driver would read these as something else than a file's name, each connection for itself.
+        let is_file = !path.is_empty() && path != ":memory:" && !path.contains(['?', '%', '#']);
+        is_file.then_some(Dialect::Sqlite).ok_or_else(|| DatabaseError::Url { url: without_password(url) })
     } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
         Ok(Dialect::Postgres)
     } else {
@@ -151,29 +156,44 @@ fn dialect_of(url: &str) -> Result<Dialect, DatabaseError> {
     }
 }
 
-async fn connect(url: &str, dialect: Dialect, may_create: bool) -> Result<AnyPool, DatabaseError> {
+fn sqlite_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite:")?;
+    Some(path.strip_prefix("//").unwrap_or(path))
+}
+
+/// Statements for every new connection. Both kinds of server give up before the committer does.
+const fn connection_setup(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        // FULL: a commit is on the disk when it is answered. Checkpointing the WAL is kept off the commit
+        // path; `checkpoint_wal` does it.
+        Dialect::Sqlite => &[
+            "PRAGMA busy_timeout = 5000",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+            "PRAGMA wal_autocheckpoint = 0",
+        ],
+        // A node that vanishes in a transaction holds the head's lock: without the second limit every other
+        // node would wait for the operating system to miss it, which takes hours.
+        Dialect::Postgres => {
+            &["SET statement_timeout = '8s'", "SET idle_in_transaction_session_timeout = '8s'"]
+        }
+    }
+}
+
+/// Connects to what is there; nothing is created.
+async fn connect(url: &str, dialect: Dialect) -> Result<AnyPool, DatabaseError> {
     sqlx::any::install_default_drivers();
-    let full_url = match (dialect, may_create) {
-        (Dialect::Sqlite, true) => format!("{url}?mode=rwc"),
-        (Dialect::Sqlite, false) => format!("{url}?mode=rw"),
-        (Dialect::Postgres, _) => url.to_owned(),
+    let full_url = match dialect {
+        Dialect::Sqlite => format!("{url}?mode=rw"),
+        Dialect::Postgres => url.to_owned(),
     };
     let options = AnyPoolOptions::new()
         .max_connections(8)
         .acquire_timeout(Duration::from_secs(5))
         .after_connect(move |connection, _| {
             Box::pin(async move {
-                if dialect == Dialect::Sqlite {
-                    // FULL: a commit is on the disk when it is answered. Checkpointing the WAL is kept off the
-                    // commit path; `checkpoint_wal` does it.
-                    for pragma in [
-                        "PRAGMA journal_mode = WAL",
-                        "PRAGMA synchronous = FULL",
-                        "PRAGMA busy_timeout = 5000",
-                        "PRAGMA wal_autocheckpoint = 0",
-                    ] {
-                        connection.execute(pragma).await?;
-                    }
+                for statement in connection_setup(dialect) {
+                    connection.execute(*statement).await?;
                 }
                 Ok(())
             })
@@ -204,10 +224,9 @@ impl Database {
     pub async fn create(url: &str, signed: &SignedBundle, bundle: &Bundle) -> Result<Self, DatabaseError> {
         let dialect = dialect_of(url)?;
         let exists = || DatabaseError::Exists { url: without_password(url) };
-        if let Some(path) = url.strip_prefix("sqlite:") {
-            let path = path.trim_start_matches("//");
-            // The driver opens what is there; this is what makes the creation exclusive.
-            match std::fs::OpenOptions::new().write(true).create_new(true).open(path) {
+        if let Some(path) = sqlite_path(url) {
+            // The driver only opens what is there; this is what makes the creation exclusive.
+            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(exists()),
                 Err(error) => {
@@ -216,15 +235,21 @@ impl Database {
                 }
             }
         }
-        let pool = connect(url, dialect, true).await?;
+        let pool = connect(url, dialect).await?;
         let database = Self { pool, dialect, suite: bundle.suite };
         let mut transaction = database.begin().await?;
+        if dialect == Dialect::Postgres {
+            // Two nodes that create at once: the second one waits and finds the first one's tables.
+            transaction.execute("SELECT pg_advisory_xact_lock(7020305123456789)").await?;
+        }
         if database.has_tables(&mut transaction).await? {
             return Err(exists());
         }
         let schema = match dialect {
             Dialect::Sqlite => SCHEMA.to_owned(),
-            Dialect::Postgres => SCHEMA.replace("BLOB", "BYTEA"),
+            // The order of bytes, as SQLite's: under a server's locale names would be listed in another order,
+            // and an update of its locale data could make the unique indexes miss a name.
+            Dialect::Postgres => SCHEMA.replace("BLOB", "BYTEA").replace("TEXT", "TEXT COLLATE \"C\""),
         };
         for statement in schema.split(';').filter(|statement| !statement.trim().is_empty()) {
             transaction.execute(AssertSqlSafe(statement.to_owned())).await?;
@@ -252,7 +277,7 @@ impl Database {
     /// [`DatabaseError`] says what is missing, foreign, newer or unsafe.
     pub async fn open(url: &str, bundle: &Bundle) -> Result<Self, DatabaseError> {
         let dialect = dialect_of(url)?;
-        let pool = connect(url, dialect, false).await?;
+        let pool = connect(url, dialect).await?;
         let database = Self { pool, dialect, suite: bundle.suite };
         let row = sqlx::query("SELECT schema_version, cluster_id FROM meta WHERE id = 1")
             .fetch_one(&database.pool)
@@ -378,10 +403,15 @@ impl Database {
 
     /// Whether a batch was committed: answers an unknown commit outcome.
     pub(super) async fn has_batch(&self, batch_id: &[u8; 16]) -> Result<bool, DatabaseError> {
+        // The head's lock waits for a commit that the server is still busy with: without it, "not there"
+        // could mean "not yet".
+        let mut transaction = self.begin().await?;
+        self.lock_head(&mut transaction).await?;
         let row = sqlx::query("SELECT COUNT(*) FROM segments WHERE batch_id = $1")
             .bind(batch_id.to_vec())
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *transaction)
             .await?;
+        transaction.rollback().await?;
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
@@ -505,13 +535,14 @@ impl Database {
         .bind(claim.principal.tenant.as_str())
         .bind(claim.principal.to_uri())
         .bind(claim.method)
-        .bind(claim.token.as_str())
+        // Bytes: a text with a NUL is an error in PostgreSQL and would take the whole batch with it.
+        .bind(claim.token.as_bytes().to_vec())
         .bind(claim.request_digest.0.to_vec())
         .bind(key_id.0.to_vec())
         .bind(to_i64(now.0 + super::committer::TOKEN_MILLIS))
         .execute(&mut *connection)
         .await?;
-        if done.rows_affected() == 1 { Ok(None) } else { self.token(connection, claim).await }
+        if done.rows_affected() == 1 { Ok(None) } else { self.token(connection, claim, now).await }
     }
 
     /// Forgets a token that was claimed in this transaction for a request that was then refused.
@@ -526,7 +557,7 @@ impl Database {
         .bind(claim.principal.tenant.as_str())
         .bind(claim.principal.to_uri())
         .bind(claim.method)
-        .bind(claim.token.as_str())
+        .bind(claim.token.as_bytes().to_vec())
         .execute(connection)
         .await?;
         Ok(())
@@ -536,15 +567,17 @@ impl Database {
         &self,
         connection: &mut AnyConnection,
         claim: &super::Idempotency,
+        now: UnixMillis,
     ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
         let row = sqlx::query(
             "SELECT request_digest, key_id FROM idempotency \
-             WHERE tenant = $1 AND principal = $2 AND method = $3 AND token = $4",
+             WHERE tenant = $1 AND principal = $2 AND method = $3 AND token = $4 AND expires > $5",
         )
         .bind(claim.principal.tenant.as_str())
         .bind(claim.principal.to_uri())
         .bind(claim.method)
-        .bind(claim.token.as_str())
+        .bind(claim.token.as_bytes().to_vec())
+        .bind(to_i64(now.0))
         .fetch_optional(connection)
         .await?;
         row.map(|row| Ok((row.try_get(0)?, key_id_from(row.try_get(1)?)?))).transpose()
@@ -557,9 +590,10 @@ impl Database {
     pub async fn find_token(
         &self,
         claim: &super::Idempotency,
+        now: UnixMillis,
     ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
         let mut connection = self.pool.acquire().await?;
-        self.token(&mut connection, claim).await
+        self.token(&mut connection, claim, now).await
     }
 
     /// The head as it is now, without a lock.
@@ -684,9 +718,12 @@ impl Database {
         index: u64,
         count_max: u32,
     ) -> Result<Vec<StoredSegment>, DatabaseError> {
+        // The inner query finds the place in the index; without it every page would read the log from its
+        // beginning.
         let rows = sqlx::query(
-            "SELECT first_index, count, segment FROM segments \
-             WHERE first_index + count > $1 ORDER BY first_index LIMIT $2",
+            "SELECT first_index, count, segment FROM segments WHERE first_index >= \
+             COALESCE((SELECT MAX(first_index) FROM segments WHERE first_index <= $1), 0) \
+             AND first_index + count > $1 ORDER BY first_index LIMIT $2",
         )
         .bind(to_i64(index))
         .bind(i64::from(count_max))

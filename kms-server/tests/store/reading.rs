@@ -1,0 +1,177 @@
+//! Rows, segments and checkpoints as they are read back.
+
+use crate::place::{Place, index_of, key_row, record};
+use kms_core::audit::{AuditFault, Verifier};
+use kms_core::id::{KeyName, KeySelector};
+use kms_core::merkle::Frontier;
+use kms_server::store::{Change, Commit, DatabaseError, Entry, Refusal};
+
+const ID_1: &str = "01010101010101010101010101010101";
+const ID_2: &str = "02020202020202020202020202020202";
+
+/// A blob literal in the dialect of the place.
+fn blob(place: &Place, hex: &str) -> String {
+    if place.url.starts_with("sqlite:") { format!("x'{hex}'") } else { format!("'\\x{hex}'::bytea") }
+}
+
+pub async fn edited(place: Place) {
+    let (database, committer) = place.node().await;
+    let key = key_row(1, "payroll");
+    index_of(committer.commit(place.put_key(None, &key, &[1, 2])).await);
+    let bytes = blob(&place, ID_2);
+    let edits = [
+        ("keys", "state", "'SUSPENDED'"),
+        ("keys", "spec", "'aes-256'"),
+        ("keys", "protection", "'resident'"),
+        ("keys", "current_version", "2"),
+        ("keys", "creator", "'kms://default/administrator/eve'"),
+        ("keys", "created", "2"),
+        ("keys", "sensitivity", "2"),
+        ("keys", "revision", "2"),
+        ("keys", "mac", &bytes),
+        ("key_versions", "state", "'DEACTIVATED'"),
+        ("key_versions", "created", "2"),
+        ("key_versions", "mac", &bytes),
+    ];
+    let by_id = KeySelector::Id(key.key_id);
+    let by_name = KeySelector::Name(KeyName::parse("payroll").expect("valid"));
+    for (table, column, value) in edits {
+        place.tamper(&format!("CREATE TABLE saved AS SELECT * FROM {table}")).await;
+        place.tamper(&format!("UPDATE {table} SET {column} = {value}")).await;
+        for selector in [&by_id, &by_name] {
+            let found = database.find_key(&key.tenant, selector, &place.mac).await;
+            let is_refused =
+                matches!(&found, Err(DatabaseError::RowMac(error)) if error.key_id == key.key_id);
+            assert!(is_refused, "{table}.{column}: {found:?}");
+        }
+        let listed = database.list_keys(&key.tenant, "", 10, &place.mac).await;
+        assert!(matches!(listed, Err(DatabaseError::RowMac(_))), "{table}.{column}: {listed:?}");
+        place.tamper(&format!("DELETE FROM {table}")).await;
+        place.tamper(&format!("INSERT INTO {table} SELECT * FROM saved")).await;
+        place.tamper("DROP TABLE saved").await;
+        let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("it is as it was");
+        assert_eq!(found.expect("it is there").key, key);
+    }
+}
+
+pub async fn moved(place: Place) {
+    let (database, committer) = place.node().await;
+    let (victim, other) = (key_row(1, "payroll"), key_row(2, "invoices"));
+    index_of(committer.commit(place.put_key(None, &victim, &[1])).await);
+    index_of(committer.commit(place.put_key(None, &other, &[1, 2])).await);
+    let (id_1, id_2) = (blob(&place, ID_1), blob(&place, ID_2));
+    let is_refused = async || {
+        let found = database.find_key(&victim.tenant, &KeySelector::Id(victim.key_id), &place.mac).await;
+        assert!(matches!(found, Err(DatabaseError::RowMac(_))), "{found:?}");
+    };
+    // A version of another key beside its own.
+    let to_other = format!("UPDATE key_versions SET key_id = {id_1} WHERE key_id = {id_2} AND version = 2");
+    place.tamper(&to_other).await;
+    is_refused().await;
+    place.tamper("DELETE FROM key_versions WHERE version = 2").await;
+    // The material of another key in its own version.
+    place
+        .tamper(&format!(
+            "UPDATE key_versions SET wrapped = (SELECT wrapped FROM key_versions WHERE key_id = {id_2} \
+             AND version = 1) WHERE key_id = {id_1}"
+        ))
+        .await;
+    is_refused().await;
+    // Another version number.
+    place.tamper("UPDATE key_versions SET version = 9").await;
+    is_refused().await;
+    // Another tenant: it is gone from the one, and nobody's in the other.
+    place.tamper("UPDATE keys SET tenant = 'thieves'").await;
+    place.tamper("UPDATE key_versions SET tenant = 'thieves'").await;
+    let thieves = kms_core::id::TenantName::parse("thieves").expect("valid");
+    let found = database.find_key(&thieves, &KeySelector::Id(victim.key_id), &place.mac).await;
+    assert!(matches!(found, Err(DatabaseError::RowMac(_))), "{found:?}");
+}
+
+pub async fn listed(place: Place) {
+    let (database, committer) = place.node().await;
+    // The order is that of the bytes on every database, whatever its locale.
+    let names = ["9-lives", "a-b", "a.a", "a_a", "aa", "b"];
+    for (number, name) in names.iter().enumerate() {
+        index_of(committer.commit(place.create_key(&key_row(number as u8 + 1, name))).await);
+    }
+    let tenant = key_row(1, "a").tenant;
+    let (mut after, mut found) = (String::new(), Vec::new());
+    loop {
+        let page = database.list_keys(&tenant, &after, 2, &place.mac).await.expect("they can be read");
+        let Some(last) = page.last() else { break };
+        after = last.key.name.as_str().to_owned();
+        found.extend(page.iter().map(|key| key.key.name.as_str().to_owned()));
+    }
+    assert_eq!(found, names);
+    let unfinished = database.unfinished_keys(&place.mac).await.expect("they can be read");
+    assert!(unfinished.is_empty());
+    assert!(database.hsm_objects().await.expect("they can be read").is_empty(), "all are wrapped");
+}
+
+pub async fn segments(place: Place) {
+    let (database, committer) = place.node().await;
+    let empty = database.segments_from(0, 10).await.expect("the log can be read");
+    assert!(empty.is_empty());
+    // Batches of 1, 3, 1 and 4 records: indexes 0, 1 to 3, 4, 5 to 8.
+    for count in [3, 4] {
+        let entries = (0..count).map(|_| Entry::record(record("test.event"))).collect();
+        place.in_one_batch(&committer, entries).await.into_iter().map(index_of).for_each(drop);
+    }
+    let firsts = [(0, 0), (1, 1), (2, 1), (3, 1), (4, 4), (5, 5), (7, 5), (8, 5)];
+    for (index, first) in firsts {
+        let found = database.segments_from(index, 1).await.expect("the log can be read");
+        assert_eq!(found.iter().map(|one| one.first_index).collect::<Vec<_>>(), [first], "index {index}");
+    }
+    for index in [9, 10, i64::MAX as u64] {
+        assert!(database.segments_from(index, 1).await.expect("the log can be read").is_empty());
+    }
+    let page = database.segments_from(2, 2).await.expect("the log can be read");
+    assert_eq!(page.iter().map(|one| (one.first_index, one.count)).collect::<Vec<_>>(), [(1, 3), (4, 1)]);
+    place.tamper("DELETE FROM segments WHERE first_index = 4").await;
+    let behind_the_gap = database.segments_from(4, 9).await.expect("the log can be read");
+    assert_eq!(behind_the_gap[0].first_index, 5, "a deleted segment is not papered over");
+}
+
+pub async fn checkpoints(place: Place) {
+    let (database, committer) = place.node().await;
+    assert!(database.last_checkpoint().await.expect("it can be read").is_none());
+    let entries = (0..5).map(|_| Entry::record(record("test.event"))).collect();
+    place.in_one_batch(&committer, entries).await;
+    let frontier = database.head().await.expect("the head").frontier;
+    let checkpoint = place.checkpoint(&frontier);
+    let commit = async |checkpoint| {
+        let change = Some(Change::Checkpoint(Box::new(checkpoint)));
+        committer.commit(Entry { change, ..Entry::record(record("audit.checkpoint")) }).await
+    };
+    index_of(commit(checkpoint.clone()).await);
+    assert_eq!(commit(checkpoint.clone()).await, Ok(Commit::Refused(Refusal::Exists)), "one of each size");
+    index_of(committer.commit(Entry::record(record("test.event"))).await);
+
+    let last = database.last_checkpoint().await.expect("it can be read").expect("it is there");
+    assert_eq!(last, checkpoint.signed);
+    let all = database.checkpoints().await.expect("they can be read");
+    assert_eq!(all, std::slice::from_ref(&last));
+    let tree = database.checkpoint_tree(6).await.expect("it can be read").expect("it is there");
+    assert_eq!(tree, frontier);
+    for size in [0, 5, 7] {
+        assert!(database.checkpoint_tree(size).await.expect("it can be read").is_none());
+    }
+    let bundle = &place.deployment.bundle;
+    let mut verifier = Verifier::resume(bundle, &last, tree).expect("the tree is what was signed");
+    for stored in database.segments_from(6, 100).await.expect("the log can be read") {
+        verifier.accept(&stored.segment).expect("the log goes on from it");
+    }
+    let verified = verifier.finish().expect("complete");
+    assert_eq!(verified.head, place.verified(&database).await.0.head);
+
+    // A tree that somebody changed is either no tree or not the one that was signed.
+    let other = blob(&place, &format!("{}{}", ID_1.repeat(2), ID_2.repeat(2)));
+    place.tamper(&format!("UPDATE checkpoints SET frontier = {other}")).await;
+    let changed: Frontier = database.checkpoint_tree(6).await.expect("it can be read").expect("it is there");
+    let refused = Verifier::resume(bundle, &last, changed).err();
+    assert_eq!(refused, Some(AuditFault::CheckpointRoot { size: 6 }));
+    place.tamper(&format!("UPDATE checkpoints SET frontier = {}", blob(&place, ID_1))).await;
+    let broken = database.checkpoint_tree(6).await;
+    assert!(matches!(broken, Err(DatabaseError::Corrupt { .. })), "{broken:?}");
+}
