@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a member of the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are a member of the workspace")
+        .to_owned()
 }
 
 fn tracked_files() -> Vec<PathBuf> {
@@ -26,7 +29,8 @@ fn tracked_files() -> Vec<PathBuf> {
 }
 
 fn text(path: &Path) -> String {
-    String::from_utf8_lossy(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))).into_owned()
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+        .into_owned()
 }
 
 /// What a crate may use of ours, and what it must never use.
@@ -37,7 +41,11 @@ struct Arrow {
 }
 
 const ARROWS: [Arrow; 7] = [
-    Arrow { package: "kms-core", may_use: &[], must_not: &["tokio", "sqlx", "tonic", "tracing", "log", "time"] },
+    Arrow {
+        package: "kms-core",
+        may_use: &[],
+        must_not: &["tokio", "sqlx", "tonic", "tracing", "log", "time"],
+    },
     Arrow { package: "kms-hsm", may_use: &["kms-core"], must_not: &["tokio", "sqlx", "tonic"] },
     Arrow { package: "kms-proto", may_use: &[], must_not: &["sqlx", "cryptoki"] },
     // ceremonies and hsm-sim: for the feature `dev` only, checked below.
@@ -88,10 +96,14 @@ fn imports_go_down_only() {
                 assert!(arrow.may_use.contains(&name), "{} must not use {name}", arrow.package);
             }
             let is_for_dev = arrow.package == "kms-server" && ["ceremonies", "hsm-sim"].contains(&name);
-            let is_for_online =
-                arrow.package == "ceremonies" && ["kms-proto", "kms-client", "tonic", "tokio"].contains(&name);
+            let is_for_online = arrow.package == "ceremonies"
+                && ["kms-proto", "kms-client", "tonic", "tokio"].contains(&name);
             if is_for_dev || is_for_online {
-                assert_eq!(dependency["optional"], true, "{} uses {name} behind a feature only", arrow.package);
+                assert_eq!(
+                    dependency["optional"], true,
+                    "{} uses {name} behind a feature only",
+                    arrow.package
+                );
             }
         }
     }
@@ -138,8 +150,12 @@ fn every_test_that_the_architecture_names_exists() {
     let section = document.split("## Invariants").nth(1).expect("ARCHITECTURE.md has a section Invariants");
     let section = section.split("\n## ").next().expect("a section");
     let mut count = 0;
-    for name in section.split('`').skip(1).step_by(2).filter(|name| name.contains('_') && !name.contains('.')) {
-        assert!(sources.contains(&format!("fn {name}(")), "ARCHITECTURE.md names the test {name}, which does not exist");
+    for name in section.split('`').skip(1).step_by(2).filter(|name| name.contains('_') && !name.contains('.'))
+    {
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "ARCHITECTURE.md names the test {name}, which does not exist"
+        );
         count += 1;
     }
     assert!(count >= 9, "each invariant has a test");

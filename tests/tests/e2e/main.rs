@@ -1,0 +1,22 @@
+//! End to end: the real binaries, real processes, real certificates, a PKCS#11 module, people played by files.
+
+mod ceremony_refusals;
+mod forged_offer;
+mod listeners;
+mod refusals;
+mod rollback;
+mod seal_story;
+mod start_refusals;
+mod state_copy;
+mod story;
+mod strangers;
+mod window;
+
+use kms_tests::{Deployment, Options};
+use std::sync::OnceLock;
+
+/// A deployment that has nothing to do with the one under test, running and unsealed.
+fn other_deployment() -> &'static Deployment {
+    static OTHER: OnceLock<Deployment> = OnceLock::new();
+    OTHER.get_or_init(|| Deployment::start(Options::default()))
+}

@@ -1,0 +1,137 @@
+//! The role table of docs/authority.md, cell by cell.
+
+use super::deployment;
+use kms_core::reason::Reason;
+use kms_proto::v1;
+use kms_tests::custodian::service_start;
+use kms_tests::rpc::refused;
+use kms_tests::{JoinStream, Refused, Rpc, audit};
+use std::fs;
+use std::path::Path;
+use tonic::Status;
+
+/// A principal of each column.
+const COLUMNS: [&str; 4] = ["app", "admin", "auditor", "custodian-1"];
+const NOBODYS: &str = "nobody-made-this";
+
+/// `(action, who may)` for each row of the table.
+fn table() -> Vec<(String, [bool; 4])> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/authority.md");
+    let text = fs::read_to_string(path).expect("docs/authority.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let may = [1, 2, 3, 4].map(|column: usize| cells[column] == "yes");
+        (cells[0].trim_matches('`').to_owned(), may)
+    })
+    .collect()
+}
+
+/// Calls an action in a way that changes nothing. `Ok` when it was done.
+async fn call(rpc: &mut Rpc, action: &str, name: &str) -> Result<(), Refused> {
+    let key = || NOBODYS.to_owned();
+    let done = |answer: Result<(), Status>| answer.map_err(Refused::from);
+    match action {
+        "system.status" => done(rpc.system.get_status(v1::GetStatusRequest {}).await.map(drop)),
+        "system.seal" => done(rpc.system.seal(v1::SealRequest {}).await.map(drop)),
+        "key.describe" => done(rpc.keys.describe_key(v1::DescribeKeyRequest { key: key() }).await.map(drop)),
+        "key.list" => done(rpc.keys.list_keys(v1::ListKeysRequest::default()).await.map(drop)),
+        "key.create" => {
+            // A protection that the caller may ask for, but a name that is made once only.
+            let request = v1::CreateKeyRequest {
+                name: "made-by-the-role-table".into(),
+                spec: v1::KeySpec::Sm4.into(),
+                ..Default::default()
+            };
+            done(rpc.keys.create_key(request).await.map(drop))
+        }
+        "key.rotate" => {
+            let request = v1::RotateKeyRequest { key: key(), ..Default::default() };
+            done(rpc.keys.rotate_key(request).await.map(drop))
+        }
+        "key.suspend" => done(rpc.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.map(drop)),
+        "key.resume" => done(rpc.keys.resume_key(v1::ResumeKeyRequest { key: key() }).await.map(drop)),
+        "data_key.generate" => {
+            let request = v1::GenerateDataKeyRequest { key: key(), ..Default::default() };
+            done(rpc.crypto.generate_data_key(request).await.map(drop))
+        }
+        "data_key.decrypt" => {
+            let request = v1::DecryptDataKeyRequest { ciphertext: vec![1; 80], ..Default::default() };
+            done(rpc.crypto.decrypt_data_key(request).await.map(drop))
+        }
+        "data.encrypt" => {
+            let request = v1::EncryptRequest { key: key(), ..Default::default() };
+            done(rpc.crypto.encrypt(request).await.map(drop))
+        }
+        "data.decrypt" => {
+            let request = v1::DecryptRequest { ciphertext: vec![1; 80], ..Default::default() };
+            done(rpc.crypto.decrypt(request).await.map(drop))
+        }
+        "audit.read" => show_list_and_export(rpc).await,
+        "ceremony.join" => JoinStream::begin(rpc, service_start(name)).await.map(drop),
+        other => panic!("docs/authority.md has an action {other} that this test does not know"),
+    }
+}
+
+/// Three ways of reading one thing: they are refused together.
+async fn show_list_and_export(rpc: &mut Rpc) -> Result<(), Refused> {
+    let list = v1::ListRecordsRequest { count_max: 1, ..Default::default() };
+    let mut stream = rpc.audit.list_records(list).await?.into_inner();
+    let listed = stream.message().await.map(drop).map_err(Refused::from);
+    let mut stream = rpc.audit.export(v1::ExportRequest {}).await?.into_inner();
+    let exported = stream.message().await.map(drop).map_err(Refused::from);
+    let shown = rpc.audit.show_record(v1::ShowRecordRequest { index: 0 }).await;
+    let shown = shown.map(drop).map_err(Refused::from);
+    let reason = |answer: &Result<(), Refused>| answer.as_ref().err().map(|refused| refused.reason.clone());
+    assert_eq!((reason(&listed), reason(&exported)), (reason(&shown), reason(&shown)));
+    shown
+}
+
+#[tokio::test]
+async fn every_role_may_do_what_the_document_says_and_nothing_else() {
+    let table = table();
+    assert!(table.len() >= 14, "the table of docs/authority.md was not read");
+    let mut denied = Vec::new();
+    for (column, name) in COLUMNS.into_iter().enumerate() {
+        let mut rpc = Rpc::connect(deployment(), name).await;
+        for (action, may) in &table {
+            if may[column] && action == "system.seal" {
+                // The other tests need the service open; seal_story seals.
+                continue;
+            }
+            let answer = call(&mut rpc, action, name).await;
+            if may[column] {
+                let reason = answer.as_ref().err().map(|refused| refused.reason.as_str());
+                let is_about_the_request = ["KEY_NOT_FOUND", "CIPHERTEXT_INVALID", "ALREADY_UNSEALED"];
+                let is_allowed = reason.is_none_or(|reason| is_about_the_request.contains(&reason));
+                assert!(is_allowed, "{name} may do {action}, but: {answer:?}");
+            } else {
+                let refused = answer.expect_err(&format!("{name} may not do {action}"));
+                assert_eq!(refused.reason, "NOT_PERMITTED", "{name} {action}: {refused:?}");
+                assert_eq!(refused.code, kms_server::grpc::code(Reason::NotPermitted));
+                denied.push((action.clone(), refused));
+            }
+        }
+    }
+    let entries = audit::records_from(deployment(), 0).await;
+    for (action, refused) in denied {
+        let found = entries.iter().find(|entry| entry.record.request_id == refused.request_id);
+        let found = found.unwrap_or_else(|| panic!("no record of {refused:?}"));
+        assert!(found.is_refusal("NOT_PERMITTED"), "{found:?}");
+        assert_eq!(found.record.event, action);
+    }
+    audit::verify(deployment());
+}
+
+/// Authority is decided before the request is looked at: who may not ask learns nothing about the answer.
+#[tokio::test]
+async fn a_wrong_role_hears_that_first_whatever_else_is_wrong() {
+    let mut rpc = Rpc::connect(deployment(), "app").await;
+    let create = refused(rpc.keys.create_key(v1::CreateKeyRequest::default()).await);
+    assert_eq!(create.reason, "NOT_PERMITTED", "{create:?}");
+    let list = v1::ListKeysRequest { page_size: 5000, ..Default::default() };
+    assert_eq!(refused(rpc.keys.list_keys(list).await).reason, "NOT_PERMITTED");
+    let mut rpc = Rpc::connect(deployment(), "admin").await;
+    let encrypt = refused(rpc.crypto.encrypt(v1::EncryptRequest::default()).await);
+    assert_eq!(encrypt.reason, "NOT_PERMITTED", "{encrypt:?}");
+}

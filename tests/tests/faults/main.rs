@@ -1,0 +1,14 @@
+//! Faults: power cuts at every step, tokens that go away, refused PINs, and places where a secret could stay.
+
+mod account;
+mod crash;
+mod interrupted;
+mod known_secrets;
+mod memory;
+mod metrics;
+mod own_process;
+mod refusals;
+mod scan;
+mod secrets;
+mod token;
+mod workload;
