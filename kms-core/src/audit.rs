@@ -486,8 +486,8 @@ impl<'a> Verifier<'a> {
             if leaf.time < self.last_time {
                 return Err(AuditFault::TimeBackwards { index: leaf.index });
             }
-            let record: Record = codec::open(&leaf.body)
-                .map_err(|source| AuditFault::Body { index: leaf.index, source })?;
+            let record: Record =
+                codec::open(&leaf.body).map_err(|source| AuditFault::Body { index: leaf.index, source })?;
             if !record.has_known_outcome() {
                 return Err(AuditFault::Outcome { index: leaf.index });
             }

@@ -3,7 +3,7 @@
 //! `sm`: SM2, SM3, SM4 (GB/T 32918, GB/T 32905, GB/T 32907). `intl`: ECDSA P-256, SHA-256, AES-256.
 //! A deployment has one suite, fixed in its bundle; nothing ever falls back from one to the other.
 
-use crate::secret::{Secret, SecretBytes};
+use crate::secret::{Secret, SecretBytes, leaving_no_stack};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::aes::Aes256;
@@ -101,15 +101,17 @@ pub fn aead_seal(
     // Exactly sized before the plaintext goes in, so that growth never leaves a copy behind.
     let mut buffer = Vec::with_capacity(plaintext.len() + TAG_LEN);
     buffer.extend_from_slice(plaintext);
-    match algorithm {
-        AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
-            .map_err(|_| AeadError)?
-            .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-        AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
-            .map_err(|_| AeadError)?
-            .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-    }
-    .map_err(|_| AeadError)?;
+    leaving_no_stack(|| {
+        match algorithm {
+            AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
+                .map_err(|_| AeadError)?
+                .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+            AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
+                .map_err(|_| AeadError)?
+                .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+        }
+        .map_err(|_| AeadError)
+    })?;
     Ok(buffer)
 }
 
@@ -125,15 +127,17 @@ pub fn aead_open(
     ciphertext: &[u8],
 ) -> Result<Secret, AeadError> {
     let mut buffer = ciphertext.to_vec();
-    match algorithm {
-        AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
-            .map_err(|_| AeadError)?
-            .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-        AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
-            .map_err(|_| AeadError)?
-            .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-    }
-    .map_err(|_| AeadError)?;
+    leaving_no_stack(|| {
+        match algorithm {
+            AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
+                .map_err(|_| AeadError)?
+                .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+            AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
+                .map_err(|_| AeadError)?
+                .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
+        }
+        .map_err(|_| AeadError)
+    })?;
     Ok(Secret::new(buffer))
 }
 
@@ -186,10 +190,10 @@ impl Suite {
                 Digest32(mac.finalize().into_bytes().into())
             }};
         }
-        match self {
+        leaving_no_stack(|| match self {
             Suite::Sm => run!(Sm3),
             Suite::Intl => run!(Sha256),
-        }
+        })
     }
 
     /// HKDF (RFC 5869) with the suite's hash.
@@ -204,10 +208,10 @@ impl Suite {
                 hkdf.expand_multi_info(info, out).expect("the callers ask for less than 255 hash lengths")
             }};
         }
-        match self {
+        leaving_no_stack(|| match self {
             Suite::Sm => run!(Sm3),
             Suite::Intl => run!(Sha256),
-        }
+        })
     }
 
     /// [`Suite::hkdf`] into a fresh 32-byte secret.

@@ -234,12 +234,7 @@ pub trait HsmSession: Send {
     ///
     /// # Errors
     /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Unsupported`]; otherwise the state of the token.
-    fn mac(
-        &mut self,
-        key: HsmObjectId,
-        suite: Suite,
-        data: &[u8],
-    ) -> Result<SecretBytes<MAC_LEN>, HsmError>;
+    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError>;
 
     /// Asks the token about itself, and makes sure that it is ours and the login holds.
     ///

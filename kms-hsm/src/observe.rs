@@ -1,8 +1,7 @@
 //! Watching HSM operations: for metrics, for the pool's health, and for tests that stop at one of them.
 
 use crate::{
-    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, MAC_LEN, ObjectKind, Sealed,
-    TokenStatus,
+    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, MAC_LEN, ObjectKind, Sealed, TokenStatus,
 };
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
@@ -116,12 +115,7 @@ impl HsmSession for Observed {
         self.watch("sign", |session| session.sign(key, suite, digest))
     }
 
-    fn mac(
-        &mut self,
-        key: HsmObjectId,
-        suite: Suite,
-        data: &[u8],
-    ) -> Result<SecretBytes<MAC_LEN>, HsmError> {
+    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
         crate::check_len("the message", data.len(), crate::INPUT_LEN_MAX)?;
         self.watch("mac", |session| session.mac(key, suite, data))
     }

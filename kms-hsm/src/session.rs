@@ -6,8 +6,8 @@ use crate::error::{ErrorClass, HsmError};
 use crate::live::{CallError, Live, unsupported};
 use crate::partition::Partition;
 use crate::{
-    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, MAC_LEN, ObjectClass as ListedClass,
-    ObjectKind, Sealed, TokenStatus, check_len,
+    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, MAC_LEN,
+    ObjectClass as ListedClass, ObjectKind, Sealed, TokenStatus, check_len,
 };
 use cryptoki::context::Function;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
@@ -318,12 +318,7 @@ impl HsmSession for Pkcs11Session {
         })
     }
 
-    fn mac(
-        &mut self,
-        key: HsmObjectId,
-        suite: Suite,
-        data: &[u8],
-    ) -> Result<SecretBytes<MAC_LEN>, HsmError> {
+    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
         check_len("the message", data.len(), INPUT_LEN_MAX)?;
         let kind = ObjectKind::MacKey(suite);
         self.run(|live, partition, _| {

@@ -191,8 +191,8 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn use_hsm(session: &mut dyn HsmSession) -> Result<SecretBytes<MAC_LEN>, HsmError> {
-    session.mac(HsmObjectId([1; 16]), Suite::Intl, b"")
+fn use_hsm(session: &mut dyn HsmSession) -> Result<(), HsmError> {
+    session.mac(HsmObjectId([1; 16]), Suite::Intl, b"").map(|_| ())
 }
 
 /// Keeps the only worker busy until it is let go.
@@ -240,7 +240,7 @@ fn a_full_queue_is_refused_at_once_and_not_for_long() {
     assert_eq!(replies.try_recv(), Ok(Err(ErrorClass::Busy)), "the third of two places");
     assert_eq!(pool.queue_len(), 2);
     blocker.let_go();
-    assert_eq!([replies.recv().unwrap(), replies.recv().unwrap()], [Ok([0; 32]); 2]);
+    assert_eq!([replies.recv().unwrap(), replies.recv().unwrap()], [Ok(()); 2]);
     pool.call("mac", soon(), use_hsm).unwrap();
 }
 

@@ -87,9 +87,7 @@ pub enum StartError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}; another program may use the port, choose another under [listen]"
-    )]
+    #[error("cannot listen on {address}; another program may use the port, choose another under [listen]")]
     Listen {
         /// The address.
         address: SocketAddr,

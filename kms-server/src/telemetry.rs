@@ -17,7 +17,9 @@ use tracing_subscriber::EnvFilter;
 /// What the filter's parser says.
 pub fn start_log(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(&log.filter)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
     // A second start (tests) keeps the first subscriber.
     let _ = match log.format {
         LogFormat::Text => subscriber.with_target(false).try_init(),

@@ -214,7 +214,8 @@ impl Node {
         match confirmed {
             Ok(_) => {}
             Err(HsmError::NotFound { .. }) => {
-                match open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await {
+                match open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await
+                {
                     // Another call finishes the same version at this moment.
                     Err(HsmError::AlreadyExists { .. }) => return Ok(Changed::Again),
                     Err(error) => return Err(error.into()),

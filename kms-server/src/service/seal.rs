@@ -217,9 +217,7 @@ impl Node {
         let path = self.second_place();
         let last_line = match tokio::fs::read_to_string(&path).await {
             // A line without its end was being written when the machine stopped. The database has its checkpoint.
-            Ok(text) => {
-                text.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()).map(str::to_owned)
-            }
+            Ok(text) => text.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()).map(str::to_owned),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(UnsealError::SecondPlace { path, source }),
         };
