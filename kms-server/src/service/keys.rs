@@ -88,7 +88,7 @@ impl Node {
         ];
         let claim = self.claim(caller, Action::CreateKey, request.idempotency_token.as_deref(), &described);
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
-            return self.finish_creation(open, key_id, caller).await;
+            return self.answer_again(open, key_id, Action::CreateKey, caller).await;
         }
         let by_name = KeySelector::Name(request.name.clone());
         match open.find(&self.database, tenant, &by_name).await {
@@ -144,7 +144,7 @@ impl Node {
         let draft = Draft { key, versions: vec![version], expected_revision: None };
         match self.commit_key(open, record, draft, claim).await {
             Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
-            Ok(Changed::Replayed(first)) => self.finish_creation(open, first, caller).await,
+            Ok(Changed::Replayed(first)) => self.answer_again(open, first, Action::CreateKey, caller).await,
             Ok(Changed::Again) => Err(contention()),
             Err(error) => Err(error),
         }
@@ -193,6 +193,25 @@ impl Node {
             }
         }
         Err(contention())
+    }
+
+    /// Answers a request that was made before with this token. It changes nothing, but it was asked: so it is
+    /// recorded. The first try may have ended between the row and the HSM: so it is finished.
+    async fn answer_again(
+        &self,
+        open: &Arc<Open>,
+        key_id: KeyId,
+        action: Action,
+        caller: &Caller,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let entry = self.finish_creation(open, key_id, caller).await?;
+        let record = self
+            .record(action.event(), Outcome::Done, caller)
+            .key(key_id, None)
+            .detail("name", entry.row.name.as_str())
+            .detail("repeats", "an earlier request with the same token");
+        self.committer.commit(Entry::record(record)).await?;
+        Ok(entry)
     }
 
     /// Makes sure that the object of a version exists, and commits the version as active.
@@ -329,8 +348,7 @@ impl Node {
             let key_id = entry.row.key_id;
             let claim = self.claim(caller, Action::RotateKey, idempotency_token, &[&key_id.to_string()]);
             if self.replayed(claim.as_ref()).await?.is_some() {
-                // The first try may have ended between the row and the HSM.
-                return self.finish_creation(open, key_id, caller).await;
+                return self.answer_again(open, key_id, Action::RotateKey, caller).await;
             }
             if entry.versions.iter().any(|version| version.state == KeyState::Creating) {
                 // Another rotation has begun; finishing it is the only way on.
@@ -374,7 +392,9 @@ impl Node {
             let draft = Draft { key, versions, expected_revision };
             match self.commit_key(open, record, draft, claim).await? {
                 Changed::Done => return self.finish_creation(open, key_id, caller).await,
-                Changed::Replayed(_) => return self.finish_creation(open, key_id, caller).await,
+                Changed::Replayed(_) => {
+                    return self.answer_again(open, key_id, Action::RotateKey, caller).await;
+                }
                 Changed::Again => {}
             }
         }

@@ -7,6 +7,7 @@ use kms_tests::{Deployment, Rpc, audit};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use std::collections::{BTreeMap, BTreeSet};
+use tonic::Response;
 
 /// A key whose creation was acknowledged.
 #[derive(Clone, Debug)]
@@ -89,14 +90,20 @@ impl Account {
         database.close().await.expect("the database is closed");
     }
 
+    /// Remembers to look for the record of an answered call.
+    pub fn acknowledged<T>(&mut self, answer: Response<T>) -> T {
+        self.requests.push(workload::request_id(&answer));
+        answer.into_inner()
+    }
+
     async fn repeat(&mut self, deployment: &Deployment, unanswered: Unanswered) {
         let mut admin = Rpc::connect(deployment, "admin").await;
         match unanswered {
             Unanswered::Create(request) => {
                 let first = admin.keys.create_key(request.clone()).await;
-                let first = first.expect("a repeated creation is answered").into_inner();
+                let first = self.acknowledged(first.expect("a repeated creation is answered"));
                 let again = admin.keys.create_key(request.clone()).await;
-                let again = again.expect("a repeated creation is answered").into_inner();
+                let again = self.acknowledged(again.expect("a repeated creation is answered"));
                 assert_eq!(first.key_id, again.key_id, "one token made two keys");
                 assert_eq!((first.name.as_str(), first.current_version), (request.name.as_str(), 1));
                 self.keys.insert(request.name, KnownKey { id: first.key_id, version: 1 });
@@ -104,7 +111,7 @@ impl Account {
             Unanswered::Rotate(request, version) => {
                 for _ in 0..2 {
                     let rotated = admin.keys.rotate_key(request.clone()).await;
-                    let rotated = rotated.expect("a repeated rotation is answered").into_inner();
+                    let rotated = self.acknowledged(rotated.expect("a repeated rotation is answered"));
                     assert_eq!(rotated.current_version, version + 1, "one token made one version");
                 }
                 self.keys.get_mut(&request.key).expect("only known keys are rotated").version = version + 1;
@@ -147,7 +154,8 @@ impl Account {
                     "key.rotate" => Some(&mut self.rotations),
                     _ => None,
                 };
-                if let (Some(counts), Some(key_id)) = (counts, entry.record.key_id) {
+                let is_repetition = entry.detail("repeats").is_some();
+                if let (Some(counts), Some(key_id), false) = (counts, entry.record.key_id, is_repetition) {
                     *counts.entry(key_id.0).or_default() += 1;
                 }
                 done.insert(entry.record.request_id);

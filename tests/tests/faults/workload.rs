@@ -120,7 +120,7 @@ impl Actor<'_> {
             self.account.unanswered.push(Unanswered::Create(request));
             return Err(Gone);
         };
-        let key = self.acknowledged(answer);
+        let key = self.account.acknowledged(answer);
         self.account.keys.insert(name.clone(), KnownKey { id: key.key_id, version: 1 });
         Ok(name)
     }
@@ -138,7 +138,7 @@ impl Actor<'_> {
             self.account.unanswered.push(Unanswered::Rotate(request, version));
             return Err(Gone);
         };
-        let key = self.acknowledged(answer);
+        let key = self.account.acknowledged(answer);
         assert_eq!(key.current_version, version + 1);
         self.account.keys.get_mut(name).expect("only known keys are rotated").version = version + 1;
         Ok(())
@@ -154,7 +154,7 @@ impl Actor<'_> {
             async move { crypto.generate_data_key(request).await }
         };
         let made = answered(generate).await?;
-        let made = self.acknowledged(made);
+        let made = self.account.acknowledged(made);
         self.keep(Kept { is_data_key: true, ciphertext: made.ciphertext, plaintext: made.plaintext }).await?;
 
         let plaintext = format!("a sentence for {name}").into_bytes();
@@ -165,7 +165,7 @@ impl Actor<'_> {
             async move { crypto.encrypt(request).await }
         };
         let made = answered(encrypt).await?;
-        let made = self.acknowledged(made);
+        let made = self.account.acknowledged(made);
         self.keep(Kept { is_data_key: false, ciphertext: made.ciphertext, plaintext }).await
     }
 
@@ -181,14 +181,10 @@ impl Actor<'_> {
         assert!(plaintext == kept.plaintext, "a ciphertext opens to its plaintext");
         Ok(())
     }
-
-    fn acknowledged<T>(&mut self, answer: Response<T>) -> T {
-        self.account.requests.push(request_id(&answer));
-        answer.into_inner()
-    }
 }
 
-fn request_id<T>(answer: &Response<T>) -> String {
+/// The id under which an answered call is in the log.
+pub fn request_id<T>(answer: &Response<T>) -> String {
     let id = answer.metadata().get("x-request-id").expect("an answer has a request id");
     id.to_str().expect("a request id is text").to_owned()
 }
