@@ -249,8 +249,33 @@ pub async fn serve(
     let operations = &loaded.bundle.operations;
     module.find_token_with_serial(&operations.label, &operations.serial)?;
     let database = Database::open(&config.database.url, &loaded.bundle).await?;
+    let parts = NodeParts {
+        fingerprint: loaded.signed.fingerprint(loaded.bundle.suite),
+        signed_bundle: codec::to_bytes(&loaded.signed),
+        name: node_key_name(&config),
+        bundle: loaded.bundle,
+        node_key,
+        database: database.clone(),
+        module,
+        config,
+    };
+    let served = serve_node(parts, &tls, listening, shutdown).await;
+    // Also after a refusal: SQLite's files beside the database go with its last connection.
+    database.close().await;
+    served?;
+    tracing::info!("ended");
+    Ok(())
+}
 
-    let (applications, administration) = (config.listen.applications, config.listen.administration);
+/// Listens, serves until `shutdown` completes, drains and seals.
+async fn serve_node(
+    parts: NodeParts,
+    tls: &TlsFiles,
+    listening: impl FnOnce(&Arc<Node>),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    let listen = &parts.config.listen;
+    let (applications, administration) = (listen.applications, listen.administration);
     let mut listeners = if applications == administration {
         vec![(bind(applications).await?, Offer::All)]
     } else {
@@ -259,30 +284,19 @@ pub async fn serve(
             (bind(administration).await?, Offer::Administration),
         ]
     };
-    let metrics = match config.listen.metrics {
-        Some(address) => Some(bind(address).await?),
+    let metrics = match listen.metrics {
+        Some(address) => Some((bind(address).await?, tls.rustls()?)),
         None => None,
     };
 
-    let name = node_key_name(&config);
-    let drain = Duration::from_secs(config.limits.drain_seconds);
-    let node = Node::start(NodeParts {
-        fingerprint: loaded.signed.fingerprint(loaded.bundle.suite),
-        signed_bundle: codec::to_bytes(&loaded.signed),
-        bundle: loaded.bundle,
-        name,
-        node_key,
-        database: database.clone(),
-        module,
-        config,
-    });
+    let drain = Duration::from_secs(parts.config.limits.drain_seconds);
+    let node = Node::start(parts);
     let (stop, stopped) = watch::channel(false);
     let mut running = tokio::task::JoinSet::new();
     for (listener, offer) in listeners.drain(..) {
         running.spawn(serve_grpc(node.clone(), listener, offer, tls.tonic(), stopped.clone()));
     }
-    if let Some(listener) = metrics {
-        let tls = tls.rustls()?;
+    if let Some((listener, tls)) = metrics {
         tokio::spawn(serve_metrics(node.clone(), listener, tls));
     }
     tokio::spawn(node.clone().watch_strangers());
@@ -306,8 +320,6 @@ pub async fn serve(
     }
     node.seal(SealCause::Shutdown).await;
     node.record_strangers().await;
-    database.close().await;
-    tracing::info!("ended");
     Ok(())
 }
 

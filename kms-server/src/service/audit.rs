@@ -56,11 +56,25 @@ fn is_wanted(leaf: &Leaf, record: &Record, filter: &Filter, key_id: Option<KeyId
 }
 
 impl Node {
+    /// Records who reads what, once nothing is left to refuse and before the first byte is read.
     async fn record_reader(&self, caller: &Caller, what: &str) -> Result<(), ServiceError> {
-        self.require_open()?;
         let record = self.record(Action::ReadAudit.event(), Outcome::Done, caller).detail("what", what);
         self.committer.commit(Entry::record(record)).await?;
         Ok(())
+    }
+
+    /// The id of the key that a reader asks for. The unsealed state is held no longer than this takes: a reader
+    /// may follow the log for hours, and a node that seals meanwhile must forget its keys.
+    async fn key_wanted(&self, caller: &Caller, filter: &Filter) -> Result<Option<KeyId>, ServiceError> {
+        let open = self.require_open()?;
+        match &filter.key {
+            None => Ok(None),
+            Some(KeySelector::Id(key_id)) => Ok(Some(*key_id)),
+            Some(selector @ KeySelector::Name(_)) => {
+                let entry = open.find(&self.database, &caller.principal.tenant, selector).await?;
+                Ok(Some(entry.key.row.key_id))
+            }
+        }
     }
 
     /// Sends matching records to `out`, oldest first.
@@ -73,15 +87,8 @@ impl Node {
         filter: &Filter,
         out: &mpsc::Sender<Result<Leaf, ServiceError>>,
     ) -> Result<(), ServiceError> {
+        let key_id = self.key_wanted(caller, filter).await?;
         self.record_reader(caller, "list").await?;
-        let key_id = match &filter.key {
-            None => None,
-            Some(KeySelector::Id(key_id)) => Some(*key_id),
-            Some(selector @ KeySelector::Name(_)) => {
-                let open = self.require_open()?;
-                Some(open.find(&self.database, &caller.principal.tenant, selector).await?.key.row.key_id)
-            }
-        };
         let mut size = self.log_size();
         let mut next = filter.from_index;
         let mut sent = 0;
@@ -124,6 +131,12 @@ impl Node {
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
     pub async fn show_record(&self, caller: &Caller, index: u64) -> Result<Shown, ServiceError> {
+        self.require_open()?;
+        let size = self.database.head().await?.frontier.size();
+        if index >= size {
+            let message = format!("there is no record {index}; the log has {size} records");
+            return Err(ServiceError::new(Reason::RecordNotFound, message));
+        }
         self.record_reader(caller, "show").await?;
         self.find_record(index).await
     }
@@ -146,10 +159,7 @@ impl Node {
                 last = Some(stored.segment);
             }
         }
-        let (Some(leaf), Some(last)) = (wanted, last) else {
-            let message = format!("there is no record {index}; the log has {} records", hashes.len());
-            return Err(ServiceError::new(Reason::RecordNotFound, message));
-        };
+        let (leaf, last) = wanted.zip(last).ok_or_else(corrupt)?;
         let place = usize::try_from(index).map_err(|_| corrupt())?;
         let proof = inclusion_proof(suite, &hashes, place).ok_or_else(corrupt)?;
         let root = kms_core::merkle::root_of(suite, &hashes);
@@ -165,6 +175,7 @@ impl Node {
         caller: &Caller,
         out: &mpsc::Sender<Result<Exported, ServiceError>>,
     ) -> Result<(), ServiceError> {
+        self.require_open()?;
         self.record_reader(caller, "export").await?;
         for checkpoint in self.database.checkpoints().await? {
             if out.send(Ok(Exported::Checkpoint(codec::to_bytes(&checkpoint)))).await.is_err() {

@@ -29,8 +29,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-/// Ceremonies that may collect at the same time.
-const CEREMONY_COUNT_MAX: usize = 8;
+/// Core signs that one custodian may have begun and not ended. Counted for each custodian, so that nobody can keep
+/// the others from theirs; a bundle has few custodians, so the workers stay few too.
+const CORE_SIGNS_BY_ONE_MAX: usize = 8;
 /// How long a worker may take to make its one-time key.
 const WORKER_START_MAX: Duration = Duration::from_secs(10);
 /// How long the operation itself may take once the quorum is present.
@@ -123,6 +124,13 @@ impl Drop for Presence {
 
 type CeremonyKey = (&'static str, Digest32);
 
+/// A ceremony that collects.
+#[derive(Debug)]
+struct Running {
+    ceremony: mpsc::UnboundedSender<ToCeremony>,
+    begun_by: CustodianName,
+}
+
 /// The ceremonies of a node.
 #[derive(Debug)]
 pub struct Ceremonies {
@@ -132,7 +140,7 @@ pub struct Ceremonies {
 
 #[derive(Debug, Default)]
 struct State {
-    running: HashMap<CeremonyKey, mpsc::UnboundedSender<ToCeremony>>,
+    running: HashMap<CeremonyKey, Running>,
     next_stream: u64,
     /// Kept in memory: a restart voids ceremonies and locks alike, and costs the attacker the same restart.
     locks: FailureLocks,
@@ -205,7 +213,7 @@ impl Node {
                 "the node is unsealed; there is nothing to do",
             ));
         }
-        let (stream, ceremony) = self.enter(joining.kind, operation)?;
+        let (stream, ceremony) = self.enter(joining.kind, operation, &joining.custodian)?;
         let (joined, has_joined) = oneshot::channel();
         let presence = Presence { stream, ceremony };
         let message =
@@ -221,22 +229,28 @@ impl Node {
         self: &Arc<Self>,
         kind: CeremonyKind,
         operation: Digest32,
+        custodian: &CustodianName,
     ) -> Result<(u64, mpsc::UnboundedSender<ToCeremony>), ServiceError> {
         let key = (kind.name(), operation);
         let mut state = self.ceremonies.state();
         state.next_stream += 1;
         let stream = state.next_stream;
-        if let Some(running) = state.running.get(&key).filter(|running| !running.is_closed()) {
-            return Ok((stream, running.clone()));
+        if let Some(running) = state.running.get(&key).filter(|running| !running.ceremony.is_closed()) {
+            return Ok((stream, running.ceremony.clone()));
         }
-        // A node has one service start, and it always has a place: one custodian who begins many core signs must
-        // not keep the others from opening the node.
-        if kind != CeremonyKind::ServiceStart && state.running.len() >= CEREMONY_COUNT_MAX {
-            let message = "too many ceremonies collect at the same time; let one end first";
+        // A node has one service start, and it always has a place.
+        let is_own_core_sign = |(key, running): &(&CeremonyKey, &Running)| {
+            key.0 == CeremonyKind::CoreSign.name() && running.begun_by == *custodian
+        };
+        let own_count = state.running.iter().filter(is_own_core_sign).count();
+        if kind == CeremonyKind::CoreSign && own_count >= CORE_SIGNS_BY_ONE_MAX {
+            let message = format!(
+                "custodian {custodian} has begun {own_count} core signs that have not ended; let one end first"
+            );
             return Err(ServiceError::new(Reason::Overloaded, message));
         }
         let (sender, receiver) = mpsc::unbounded_channel();
-        state.running.insert(key, sender.clone());
+        state.running.insert(key, Running { ceremony: sender.clone(), begun_by: custodian.clone() });
         let task = CeremonyTask {
             node: self.clone(),
             kind,
@@ -285,7 +299,7 @@ impl CeremonyTask {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<ToCeremony>) {
         let ended = self.collect(&mut messages).await;
         messages.close();
-        self.node.ceremonies.state().running.retain(|_, running| !running.is_closed());
+        self.node.ceremonies.state().running.retain(|_, running| !running.ceremony.is_closed());
         self.set_present(Vec::new());
         if let Err(ended) = ended {
             tracing::warn!(

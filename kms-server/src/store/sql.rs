@@ -12,13 +12,17 @@ use kms_core::key::{KeySpec, KeyState, Protection};
 use kms_core::merkle::Frontier;
 use kms_core::suite::{Digest32, Suite};
 use sqlx::any::{AnyPoolOptions, AnyRow};
-use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Executor, Row};
+use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection, Executor, Row};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
 pub const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = include_str!("../../migrations/1.sql");
+/// How long a connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// SQLite's result code `SQLITE_NOTADB`.
+const SQLITE_NOT_A_DATABASE: &str = "26";
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,12 @@ pub enum DatabaseError {
         /// What the driver says.
         #[source]
         source: sqlx::Error,
+    },
+    /// The file is something else.
+    #[error("the file of {url} is no SQLite database and is left as it is; correct database.url")]
+    NotADatabase {
+        /// The URL.
+        url: String,
     },
     /// Asked to create a database that is there.
     #[error("the database {url} exists already and is left as it is; nothing was created")]
@@ -180,26 +190,48 @@ const fn connection_setup(dialect: Dialect) -> &'static [&'static str] {
     }
 }
 
+/// The URL under which nothing is created.
+fn existing(url: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Sqlite => format!("{url}?mode=rw"),
+        Dialect::Postgres => url.to_owned(),
+    }
+}
+
+/// A single connection without any set-up, which could change a database that is not ours. A pool would try for
+/// its whole time and then name the time as the cause.
+async fn first_connection(url: &str, dialect: Dialect) -> Result<AnyConnection, DatabaseError> {
+    sqlx::any::install_default_drivers();
+    let url_of_existing = existing(url, dialect);
+    tokio::time::timeout(CONNECT_MAX, AnyConnection::connect(&url_of_existing))
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        .map_err(|source| refused(url, source))
+}
+
+/// What a database that cannot be read is.
+fn refused(url: &str, source: sqlx::Error) -> DatabaseError {
+    let url = without_password(url);
+    let code = source.as_database_error().and_then(|error| error.code());
+    let is_other_file = code.is_some_and(|code| code == SQLITE_NOT_A_DATABASE);
+    if is_other_file { DatabaseError::NotADatabase { url } } else { DatabaseError::Missing { url, source } }
+}
+
 /// Connects to what is there; nothing is created.
 async fn connect(url: &str, dialect: Dialect) -> Result<AnyPool, DatabaseError> {
     sqlx::any::install_default_drivers();
-    let full_url = match dialect {
-        Dialect::Sqlite => format!("{url}?mode=rw"),
-        Dialect::Postgres => url.to_owned(),
-    };
-    let options = AnyPoolOptions::new()
-        .max_connections(8)
-        .acquire_timeout(Duration::from_secs(5))
-        .after_connect(move |connection, _| {
+    let options = AnyPoolOptions::new().max_connections(8).acquire_timeout(CONNECT_MAX).after_connect(
+        move |connection, _| {
             Box::pin(async move {
                 for statement in connection_setup(dialect) {
                     connection.execute(*statement).await?;
                 }
                 Ok(())
             })
-        });
+        },
+    );
     options
-        .connect(&full_url)
+        .connect(&existing(url, dialect))
         .await
         .map_err(|source| DatabaseError::Missing { url: without_password(url), source })
 }
@@ -214,6 +246,38 @@ fn to_u64(number: i64, what: &'static str) -> Result<u64, DatabaseError> {
 
 fn frontier_bytes(frontier: &Frontier) -> Vec<u8> {
     frontier.roots().iter().flat_map(|root| root.0).collect()
+}
+
+/// Refuses a database that is not this deployment's or not safe to use. Changes nothing in it.
+async fn check(
+    connection: &mut AnyConnection,
+    url: &str,
+    dialect: Dialect,
+    bundle: &Bundle,
+) -> Result<(), DatabaseError> {
+    let row = sqlx::query("SELECT schema_version, cluster_id FROM meta WHERE id = 1")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|source| refused(url, source))?;
+    let found: i64 = row.try_get(0)?;
+    if found != SCHEMA_VERSION {
+        return Err(DatabaseError::Newer { found, known: SCHEMA_VERSION });
+    }
+    let cluster_id: Vec<u8> = row.try_get(1)?;
+    if cluster_id != bundle.cluster_id {
+        return Err(DatabaseError::Foreign);
+    }
+    if dialect == Dialect::Postgres {
+        for name in ["fsync", "synchronous_commit"] {
+            let row =
+                sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&mut *connection).await?;
+            let value: String = row.try_get(0)?;
+            if value == "off" {
+                return Err(DatabaseError::Unsafe { setting: format!("{name}={value}") });
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Database {
@@ -277,35 +341,12 @@ impl Database {
     /// [`DatabaseError`] says what is missing, foreign, newer or unsafe.
     pub async fn open(url: &str, bundle: &Bundle) -> Result<Self, DatabaseError> {
         let dialect = dialect_of(url)?;
-        let pool = connect(url, dialect).await?;
-        let database = Self { pool, dialect, suite: bundle.suite };
-        let row = sqlx::query("SELECT schema_version, cluster_id FROM meta WHERE id = 1")
-            .fetch_one(&database.pool)
-            .await
-            .map_err(|source| DatabaseError::Missing { url: without_password(url), source })?;
-        let found: i64 = row.try_get(0)?;
-        if found != SCHEMA_VERSION {
-            return Err(DatabaseError::Newer { found, known: SCHEMA_VERSION });
-        }
-        let cluster_id: Vec<u8> = row.try_get(1)?;
-        if cluster_id != bundle.cluster_id {
-            return Err(DatabaseError::Foreign);
-        }
-        database.refuse_unsafe_settings().await?;
-        Ok(database)
-    }
-
-    async fn refuse_unsafe_settings(&self) -> Result<(), DatabaseError> {
-        if self.dialect == Dialect::Postgres {
-            for name in ["fsync", "synchronous_commit"] {
-                let row = sqlx::query("SELECT current_setting($1)").bind(name).fetch_one(&self.pool).await?;
-                let value: String = row.try_get(0)?;
-                if value == "off" {
-                    return Err(DatabaseError::Unsafe { setting: format!("{name}={value}") });
-                }
-            }
-        }
-        Ok(())
+        let mut connection = first_connection(url, dialect).await?;
+        let checked = check(&mut connection, url, dialect, bundle).await;
+        // Whatever was found, this connection has done its work.
+        let _ = connection.close().await;
+        checked?;
+        Ok(Self { pool: connect(url, dialect).await?, dialect, suite: bundle.suite })
     }
 
     async fn has_tables(&self, connection: &mut AnyConnection) -> Result<bool, DatabaseError> {

@@ -64,6 +64,31 @@ pub async fn at_once(place: Place) {
 }
 
 #[test]
+fn a_file_of_something_else_is_refused_by_name_and_left_as_it_is() {
+    run(async {
+        let place = Place::sqlite(Suite::Intl).await;
+        let bundle = &place.deployment.bundle;
+        let path = std::path::Path::new(place.url.strip_prefix("sqlite:").expect("a file"));
+        let text = b"A letter, longer than the page of a hundred bytes with which a database begins, and no database at all.";
+        std::fs::write(path, text).expect("the folder is there");
+        let opened = Database::open(&place.url, bundle).await;
+        assert!(matches!(opened, Err(DatabaseError::NotADatabase { .. })), "{opened:?}");
+        assert_eq!(std::fs::read(path).expect("it is there"), text);
+
+        // Another program's database: not even its journal mode is changed.
+        std::fs::remove_file(path).expect("it is there");
+        std::fs::write(path, b"").expect("the folder is there");
+        place.tamper("CREATE TABLE letters (text TEXT)").await;
+        let before = std::fs::read(path).expect("it is there");
+        let opened = Database::open(&place.url, bundle).await;
+        assert!(matches!(opened, Err(DatabaseError::Missing { .. })), "{opened:?}");
+        assert_eq!(std::fs::read(path).expect("it is there"), before);
+        let beside = path.parent().expect("a folder").read_dir().expect("it is there");
+        assert_eq!(beside.count(), 1, "nothing was made beside it");
+    });
+}
+
+#[test]
 fn a_url_that_is_no_file_and_no_server_is_refused_without_its_password() {
     run(async {
         let deployment = Deployment::new(Suite::Intl);

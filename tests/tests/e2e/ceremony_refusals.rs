@@ -38,11 +38,11 @@ async fn joined(name: &str, digest: &[u8]) -> JoinStream {
 }
 
 /// Two honest custodians finish the ceremony, and the signature is right.
-async fn two_honest_custodians_sign(names: [&str; 2], digest: &[u8; 32]) {
-    let [first, second] = names.map(|name| Custodian::open(deployment(), name));
-    let mut first_stream = joined(&first.name, digest).await;
+async fn two_honest_custodians_sign(deployment: &Deployment, names: [&str; 2], digest: &[u8; 32]) {
+    let [first, second] = names.map(|name| Custodian::open(deployment, name));
+    let mut first_stream = join(deployment, &first.name, digest).await.expect("an offer");
     first_stream.contribute(&first.answer(&first_stream.offer)).await;
-    let mut second_stream = joined(&second.name, digest).await;
+    let mut second_stream = join(deployment, &second.name, digest).await.expect("an offer");
     second_stream.contribute(&second.answer(&second_stream.offer)).await;
     let result = first_stream.result().await.expect("the core key signs");
     assert_eq!(result, second_stream.result().await.expect("the core key signs"));
@@ -171,7 +171,7 @@ async fn a_start_share_does_not_sign() {
         Contribution::answer(&stream.offer, &key, &third.bundle, identity, shares, kind, &mut system_rng())
             .expect("the key is on the curve");
     is(&stream.refusal_of(&contribution).await, "SHARE_INVALID", Code::InvalidArgument);
-    two_honest_custodians_sign(["custodian-1", "custodian-3"], &digest).await;
+    two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-3"], &digest).await;
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn a_statement_by_another_key_is_refused_and_counts_against_nobody() {
         is(&refused, "SIGNATURE_INVALID", Code::PermissionDenied);
     }
     assert_eq!(refusals_of(deployment(), "custodian-2", "SIGNATURE_INVALID").await.len(), 4);
-    two_honest_custodians_sign(["custodian-2", "custodian-3"], &digest).await;
+    two_honest_custodians_sign(deployment(), ["custodian-2", "custodian-3"], &digest).await;
     audit::verify(deployment());
 }
 
@@ -253,7 +253,7 @@ async fn an_answer_to_an_older_or_foreign_offer_is_refused() {
     is(&refused, "CEREMONY_FOREIGN", Code::InvalidArgument);
 
     assert!(refusals_of(deployment(), "custodian-1", "CEREMONY_FOREIGN").await.len() >= 5);
-    two_honest_custodians_sign(["custodian-1", "custodian-2"], &digest).await;
+    two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-2"], &digest).await;
     audit::verify(deployment());
 }
 
@@ -335,15 +335,32 @@ async fn three_wrong_shares_lock_their_sender_and_the_honest_two_still_open_the_
 
 /// A certificate of a custodian and no share at all are enough to join; they must not be enough to keep others out.
 #[tokio::test]
-async fn one_custodian_who_begins_many_ceremonies_does_not_keep_the_others_from_opening_the_node() {
+async fn one_custodian_who_begins_many_ceremonies_does_not_keep_the_others_from_theirs() {
     let sealed = Deployment::start(Options { sealed: true, ..Options::default() });
     let mut held = Vec::new();
+    let mut refused_count = 0;
     for number in 0..20 {
         let digest = digest(&format!("ceremony {number}"));
         match join(&sealed, "custodian-3", &digest).await {
             Ok(stream) => held.push(stream),
+            Err(refused) => {
+                is(&refused, "OVERLOADED", Code::ResourceExhausted);
+                assert!(refused.message.contains("custodian-3 has begun 8 core signs"), "{refused:?}");
+                refused_count += 1;
+            }
+        }
+    }
+    assert_eq!((held.len(), refused_count), (8, 12));
+    sealed.unseal();
+    two_honest_custodians_sign(&sealed, ["custodian-1", "custodian-2"], &digest("of the others")).await;
+
+    // What has ended counts no more.
+    drop(held.pop());
+    let again = digest("after one has ended");
+    loop {
+        match join(&sealed, "custodian-3", &again).await {
+            Ok(_) => break,
             Err(refused) => is(&refused, "OVERLOADED", Code::ResourceExhausted),
         }
     }
-    sealed.unseal();
 }

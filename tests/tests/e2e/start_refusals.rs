@@ -49,7 +49,7 @@ fn a_database_of_another_deployment_is_refused() {
 fn a_file_that_is_no_database_is_refused() {
     let copy = StateCopy::new();
     fs::write(copy.path("kms.db"), "this is a text\n".repeat(1000)).expect("writes");
-    copy.refuses(&RUN, &["database"]);
+    copy.refuses(&RUN, &["no SQLite database and is left as it is; correct database.url"]);
 }
 
 #[test]

@@ -54,13 +54,6 @@ pub struct StateCopy {
 /// Every file with its content: what "nothing created" is checked against.
 type Listing = BTreeMap<PathBuf, Vec<u8>>;
 
-/// SQLite's own files beside an open database. A process that ends in a hurry leaves them, with nothing in the
-/// log; the next one that opens the database takes them away.
-fn is_working_file(path: &Path, content: &[u8]) -> bool {
-    let name = path.to_string_lossy();
-    name.ends_with(".db-shm") || (name.ends_with(".db-wal") && content.is_empty())
-}
-
 fn list(folder: &Path, into: &mut Listing) {
     for entry in fs::read_dir(folder).expect("lists") {
         let path = entry.expect("lists").path();
@@ -69,9 +62,7 @@ fn list(folder: &Path, into: &mut Listing) {
             list(&path, into);
         } else {
             let content = fs::read(&path).expect("reads");
-            if !is_working_file(&path, &content) {
-                into.insert(path, content);
-            }
+            into.insert(path, content);
         }
     }
 }

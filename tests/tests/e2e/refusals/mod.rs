@@ -63,12 +63,7 @@ impl Expected {
         for (refused, reason) in &self.0 {
             let of_request = |entry: &&kms_tests::LogEntry| entry.record.request_id == refused.request_id;
             let found: Vec<_> = entries.iter().filter(of_request).collect();
-            // A reader of the log is recorded before the answer is looked for.
-            let is_read = |entry: &&&kms_tests::LogEntry| {
-                entry.record.event == "audit.read" && entry.record.outcome == "done"
-            };
-            let refusals: Vec<_> = found.iter().filter(|entry| !is_read(entry)).collect();
-            let [entry] = refusals.as_slice() else {
+            let [entry] = found.as_slice() else {
                 panic!("{} records of the refusal {refused:?}: {found:?}", found.len());
             };
             assert!(entry.is_refusal(reason), "{entry:?} is not the record of {refused:?}");
