@@ -4,8 +4,8 @@
 //! timer. In one transaction it locks the head row, sends back what was decided under an older catalogue,
 //! applies changes as conditional SQL, writes one segment row for the whole batch and the new head.
 
+use super::database::{Database, DatabaseError, Head, StoredCheckpoint};
 use super::rows::{KeyRow, VersionRow};
-use super::sql::{Database, DatabaseError, Head, StoredCheckpoint};
 use crate::crash::{self, CommitStep};
 use kms_core::asymmetric::PrivateKey;
 use kms_core::audit::{BATCH_HEAD_DOMAIN, BatchHead, Leaf, Record, Segment};

@@ -3,11 +3,13 @@
 //! [`Committer`] is the only path by which anything changes; everything else in here reads.
 
 mod committer;
+mod database;
+mod reading;
 mod rows;
-mod sql;
+mod writing;
 
 pub use committer::{
     BatchMeter, Change, Commit, CommitError, Committer, Entry, HeadSigner, Idempotency, Refusal,
 };
+pub use database::{Database, DatabaseError, Head, KeyWithVersions, StoredCheckpoint, StoredSegment};
 pub use rows::{KeyRow, Material, RowMac, RowMacError, VersionRow};
-pub use sql::{Database, DatabaseError, Head, KeyWithVersions, StoredCheckpoint, StoredSegment};

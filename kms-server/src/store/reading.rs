@@ -1,0 +1,315 @@
+//! What is read: keys with their MACs checked, the log, its checkpoints and its head.
+
+use super::database::{Database, DatabaseError, Head, KeyWithVersions, StoredSegment};
+use super::rows::{KeyRow, Material, RowMac, VersionRow};
+use super::writing::to_i64;
+use kms_core::audit::SignedCheckpoint;
+use kms_core::codec;
+use kms_core::id::{
+    CatalogueRevision, HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, Principal, TenantName,
+    UnixMillis,
+};
+use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::merkle::Frontier;
+use kms_core::suite::Digest32;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+
+fn to_u64(number: i64, what: &'static str) -> Result<u64, DatabaseError> {
+    u64::try_from(number).map_err(|_| DatabaseError::Corrupt { what })
+}
+
+impl Database {
+    pub(super) fn head_from(&self, row: &AnyRow) -> Result<Head, DatabaseError> {
+        const WHAT: &str = "log head";
+        let corrupt = || DatabaseError::Corrupt { what: WHAT };
+        let size = to_u64(row.try_get(1)?, WHAT)?;
+        Ok(Head {
+            log_epoch: u32::try_from(row.try_get::<i64, _>(0)?).map_err(|_| corrupt())?,
+            frontier: self.frontier_from(size, &row.try_get::<Vec<u8>, _>(2)?)?,
+            last_time: UnixMillis(to_u64(row.try_get(3)?, WHAT)?),
+            catalogue: CatalogueRevision(to_u64(row.try_get(4)?, WHAT)?),
+        })
+    }
+
+    fn frontier_from(&self, size: u64, bytes: &[u8]) -> Result<Frontier, DatabaseError> {
+        let corrupt = || DatabaseError::Corrupt { what: "tree of the log" };
+        let roots = bytes
+            .chunks(32)
+            .map(|chunk| chunk.try_into().map(Digest32).map_err(|_| corrupt()))
+            .collect::<Result<Vec<_>, _>>()?;
+        Frontier::from_parts(self.suite, size, roots).ok_or_else(corrupt)
+    }
+
+    pub(super) async fn token(
+        &self,
+        connection: &mut AnyConnection,
+        claim: &super::Idempotency,
+        now: UnixMillis,
+    ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
+        let row = sqlx::query(
+            "SELECT request_digest, key_id FROM idempotency \
+             WHERE tenant = $1 AND principal = $2 AND method = $3 AND token = $4 AND expires > $5",
+        )
+        .bind(claim.principal.tenant.as_str())
+        .bind(claim.principal.to_uri())
+        .bind(claim.method)
+        .bind(claim.token.as_bytes().to_vec())
+        .bind(to_i64(now.0))
+        .fetch_optional(connection)
+        .await?;
+        row.map(|row| Ok((row.try_get(0)?, key_id_from(row.try_get(1)?)?))).transpose()
+    }
+
+    /// The key of an earlier request with the same token, if there was one: asked before any HSM call.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn find_token(
+        &self,
+        claim: &super::Idempotency,
+        now: UnixMillis,
+    ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
+        let mut connection = self.pool.acquire().await?;
+        self.token(&mut connection, claim, now).await
+    }
+
+    /// The head as it is now, without a lock.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn head(&self) -> Result<Head, DatabaseError> {
+        let row = sqlx::query(
+            "SELECT log_epoch, size, frontier, last_time, catalogue_revision FROM log_head WHERE id = 1",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        self.head_from(&row)
+    }
+
+    /// Finds one key of a tenant and checks every MAC.
+    ///
+    /// # Errors
+    /// [`DatabaseError::RowMac`] for a row that somebody else changed.
+    pub async fn find_key(
+        &self,
+        tenant: &TenantName,
+        selector: &KeySelector,
+        mac: &RowMac,
+    ) -> Result<Option<KeyWithVersions>, DatabaseError> {
+        let query = match selector {
+            KeySelector::Id(id) => sqlx::query(
+                "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
+                 sensitivity, revision, mac FROM keys WHERE tenant = $1 AND key_id = $2",
+            )
+            .bind(tenant.as_str())
+            .bind(id.0.to_vec()),
+            KeySelector::Name(name) => sqlx::query(
+                "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
+                 sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name = $2",
+            )
+            .bind(tenant.as_str())
+            .bind(name.as_str()),
+        };
+        match query.fetch_optional(&self.pool).await? {
+            None => Ok(None),
+            Some(row) => Ok(Some(self.with_versions(key_from(&row, mac)?, mac).await?)),
+        }
+    }
+
+    /// A page of a tenant's keys in order of their names, after a name.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn list_keys(
+        &self,
+        tenant: &TenantName,
+        after: &str,
+        count_max: u32,
+        mac: &RowMac,
+    ) -> Result<Vec<KeyWithVersions>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
+             sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
+        )
+        .bind(tenant.as_str())
+        .bind(after)
+        .bind(i64::from(count_max))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            keys.push(self.with_versions(key_from(row, mac)?, mac).await?);
+        }
+        Ok(keys)
+    }
+
+    /// Keys with a version that was being created when something stopped.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn unfinished_keys(&self, mac: &RowMac) -> Result<Vec<KeyWithVersions>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
+             sensitivity, revision, mac FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
+             WHERE v.tenant = k.tenant AND v.key_id = k.key_id AND v.state = 'CREATING')",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut keys = Vec::with_capacity(rows.len());
+        for row in &rows {
+            keys.push(self.with_versions(key_from(row, mac)?, mac).await?);
+        }
+        Ok(keys)
+    }
+
+    /// Every object in the HSM that some version names.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn hsm_objects(&self) -> Result<Vec<HsmObjectId>, DatabaseError> {
+        let rows = sqlx::query("SELECT hsm_object FROM key_versions WHERE hsm_object IS NOT NULL")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| object_from(row.try_get(0)?)).collect()
+    }
+
+    async fn with_versions(&self, key: KeyRow, mac: &RowMac) -> Result<KeyWithVersions, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT version, state, created, hsm_object, wrapped, mac FROM key_versions \
+             WHERE tenant = $1 AND key_id = $2 ORDER BY version",
+        )
+        .bind(key.tenant.as_str())
+        .bind(key.key_id.0.to_vec())
+        .fetch_all(&self.pool)
+        .await?;
+        let versions = rows.iter().map(|row| version_from(row, &key, mac)).collect::<Result<Vec<_>, _>>()?;
+        Ok(KeyWithVersions { key, versions })
+    }
+
+    /// Segments from the one that holds `index` on, at most `count_max`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn segments_from(
+        &self,
+        index: u64,
+        count_max: u32,
+    ) -> Result<Vec<StoredSegment>, DatabaseError> {
+        // The inner query finds the place in the index; without it every page would read the log from its
+        // beginning.
+        let rows = sqlx::query(
+            "SELECT first_index, count, segment FROM segments WHERE first_index >= \
+             COALESCE((SELECT MAX(first_index) FROM segments WHERE first_index <= $1), 0) \
+             AND first_index + count > $1 ORDER BY first_index LIMIT $2",
+        )
+        .bind(to_i64(index))
+        .bind(i64::from(count_max))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let bytes: Vec<u8> = row.try_get(2)?;
+                Ok(StoredSegment {
+                    first_index: to_u64(row.try_get(0)?, "segment index")?,
+                    count: to_u64(row.try_get(1)?, "segment count")?,
+                    segment: codec::open(&bytes).map_err(|_| DatabaseError::Corrupt { what: "segment" })?,
+                })
+            })
+            .collect()
+    }
+
+    /// All checkpoints in order of their sizes.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn checkpoints(&self) -> Result<Vec<SignedCheckpoint>, DatabaseError> {
+        let rows =
+            sqlx::query("SELECT checkpoint FROM checkpoints ORDER BY size").fetch_all(&self.pool).await?;
+        rows.iter().map(checkpoint_from).collect()
+    }
+
+    /// The last checkpoint.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn last_checkpoint(&self) -> Result<Option<SignedCheckpoint>, DatabaseError> {
+        let row = sqlx::query("SELECT checkpoint FROM checkpoints ORDER BY size DESC LIMIT 1")
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(checkpoint_from).transpose()
+    }
+
+    /// The tree that the checkpoint of one size was made of; `None` when there is no such checkpoint.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn checkpoint_tree(&self, size: u64) -> Result<Option<Frontier>, DatabaseError> {
+        let row = sqlx::query("SELECT frontier FROM checkpoints WHERE size = $1")
+            .bind(to_i64(size))
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| self.frontier_from(size, &row.try_get::<Vec<u8>, _>(0)?)).transpose()
+    }
+}
+
+fn checkpoint_from(row: &AnyRow) -> Result<SignedCheckpoint, DatabaseError> {
+    let bytes: Vec<u8> = row.try_get(0)?;
+    codec::open(&bytes).map_err(|_| DatabaseError::Corrupt { what: "checkpoint" })
+}
+
+fn key_id_from(bytes: Vec<u8>) -> Result<KeyId, DatabaseError> {
+    bytes.try_into().map(KeyId).map_err(|_| DatabaseError::Corrupt { what: "key id" })
+}
+
+fn object_from(bytes: Vec<u8>) -> Result<HsmObjectId, DatabaseError> {
+    bytes.try_into().map(HsmObjectId).map_err(|_| DatabaseError::Corrupt { what: "HSM object id" })
+}
+
+fn parse<T>(row: &AnyRow, column: usize, read: fn(&str) -> Option<T>) -> Result<T, DatabaseError> {
+    let text: String = row.try_get(column)?;
+    read(&text).ok_or(DatabaseError::Corrupt { what: "key row" })
+}
+
+fn version_number(number: i64) -> Result<KeyVersion, DatabaseError> {
+    u32::try_from(number).ok().and_then(KeyVersion::new).ok_or(DatabaseError::Corrupt { what: "key version" })
+}
+
+fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
+    let key = KeyRow {
+        tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
+        key_id: key_id_from(row.try_get(1)?)?,
+        name: parse(row, 2, |text| KeyName::parse(text).ok())?,
+        spec: parse(row, 3, KeySpec::from_name)?,
+        protection: parse(row, 4, Protection::from_name)?,
+        state: parse(row, 5, KeyState::from_name)?,
+        current_version: version_number(row.try_get(6)?)?,
+        creator: parse(row, 7, |text| Principal::parse(text).ok())?,
+        created: UnixMillis(to_u64(row.try_get(8)?, "key row")?),
+        sensitivity: u8::try_from(row.try_get::<i64, _>(9)?)
+            .map_err(|_| DatabaseError::Corrupt { what: "key row" })?,
+        revision: to_u64(row.try_get(10)?, "key row")?,
+    };
+    mac.check(key.key_id, &mac.of_key(&key), &row.try_get::<Vec<u8>, _>(11)?)?;
+    Ok(key)
+}
+
+fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, DatabaseError> {
+    let hsm_object: Option<Vec<u8>> = row.try_get(3)?;
+    let wrapped: Option<Vec<u8>> = row.try_get(4)?;
+    let material = match (hsm_object, wrapped) {
+        (Some(object), None) => Material::Resident(object_from(object)?),
+        (None, Some(wrapped)) => Material::Wrapped(wrapped),
+        _ => return Err(DatabaseError::Corrupt { what: "key material" }),
+    };
+    let version = VersionRow {
+        tenant: key.tenant.clone(),
+        key_id: key.key_id,
+        version: version_number(row.try_get(0)?)?,
+        state: parse(row, 1, KeyState::from_name)?,
+        created: UnixMillis(to_u64(row.try_get(2)?, "key version")?),
+        material,
+    };
+    mac.check(key.key_id, &mac.of_version(&version), &row.try_get::<Vec<u8>, _>(5)?)?;
+    Ok(version)
+}

@@ -1,0 +1,242 @@
+//! What the committer writes: one text of SQL for SQLite and PostgreSQL wherever the dialects allow.
+
+use super::database::{Database, DatabaseError, Dialect, Head, StoredCheckpoint};
+use super::rows::{KeyRow, Material, VersionRow};
+use kms_core::audit::Segment;
+use kms_core::codec;
+use kms_core::id::{KeyId, UnixMillis};
+use kms_core::merkle::Frontier;
+use kms_core::suite::Digest32;
+use sqlx::{AnyConnection, Row};
+
+pub(super) fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).expect("indexes, revisions and milliseconds stay far below 2^63")
+}
+
+fn frontier_bytes(frontier: &Frontier) -> Vec<u8> {
+    frontier.roots().iter().flat_map(|root| root.0).collect()
+}
+
+impl Database {
+    /// Begins a transaction that will write.
+    pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, DatabaseError> {
+        Ok(match self.dialect {
+            // Taking the write lock at once avoids the deadlock of two readers that both want to write.
+            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Postgres => self.pool.begin().await?,
+        })
+    }
+
+    /// Locks the head row until the transaction ends and gives it.
+    pub(super) async fn lock_head(&self, connection: &mut AnyConnection) -> Result<Head, DatabaseError> {
+        let sql = match self.dialect {
+            Dialect::Sqlite => {
+                "SELECT log_epoch, size, frontier, last_time, catalogue_revision FROM log_head WHERE id = 1"
+            }
+            Dialect::Postgres => {
+                "SELECT log_epoch, size, frontier, last_time, catalogue_revision FROM log_head \
+                 WHERE id = 1 FOR UPDATE"
+            }
+        };
+        self.head_from(&sqlx::query(sql).fetch_one(connection).await?)
+    }
+
+    /// Writes the head row back.
+    pub(super) async fn update_head(
+        &self,
+        connection: &mut AnyConnection,
+        head: &Head,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "UPDATE log_head SET size = $1, frontier = $2, last_time = $3, catalogue_revision = $4 WHERE id = 1",
+        )
+        .bind(to_i64(head.frontier.size()))
+        .bind(frontier_bytes(&head.frontier))
+        .bind(to_i64(head.last_time.0))
+        .bind(to_i64(head.catalogue.0))
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes one batch's segment row.
+    pub(super) async fn insert_segment(
+        &self,
+        connection: &mut AnyConnection,
+        first_index: u64,
+        count: u64,
+        batch_id: &[u8; 16],
+        segment: &Segment,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query("INSERT INTO segments (first_index, count, batch_id, segment) VALUES ($1, $2, $3, $4)")
+            .bind(to_i64(first_index))
+            .bind(to_i64(count))
+            .bind(batch_id.to_vec())
+            .bind(codec::to_bytes(segment))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether a batch was committed: answers an unknown commit outcome.
+    pub(super) async fn has_batch(&self, batch_id: &[u8; 16]) -> Result<bool, DatabaseError> {
+        // The head's lock waits for a commit that the server is still busy with: without it, "not there"
+        // could mean "not yet".
+        let mut transaction = self.begin().await?;
+        self.lock_head(&mut transaction).await?;
+        let row = sqlx::query("SELECT COUNT(*) FROM segments WHERE batch_id = $1")
+            .bind(batch_id.to_vec())
+            .fetch_one(&mut *transaction)
+            .await?;
+        transaction.rollback().await?;
+        Ok(row.try_get::<i64, _>(0)? > 0)
+    }
+
+    /// Inserts a key. `false` when the id or the name is taken.
+    pub(super) async fn insert_key(
+        &self,
+        connection: &mut AnyConnection,
+        row: &KeyRow,
+        mac: &Digest32,
+    ) -> Result<bool, DatabaseError> {
+        let done = sqlx::query(
+            "INSERT INTO keys (tenant, key_id, name, spec, protection, state, current_version, creator, \
+             created, sensitivity, revision, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(row.tenant.as_str())
+        .bind(row.key_id.0.to_vec())
+        .bind(row.name.as_str())
+        .bind(row.spec.name())
+        .bind(row.protection.name())
+        .bind(row.state.name())
+        .bind(i64::from(row.current_version.number()))
+        .bind(row.creator.to_uri())
+        .bind(to_i64(row.created.0))
+        .bind(i64::from(row.sensitivity))
+        .bind(to_i64(row.revision))
+        .bind(mac.0.to_vec())
+        .execute(connection)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Updates what can change of a key. `false` when its revision is not `expected_revision`.
+    pub(super) async fn update_key(
+        &self,
+        connection: &mut AnyConnection,
+        row: &KeyRow,
+        expected_revision: u64,
+        mac: &Digest32,
+    ) -> Result<bool, DatabaseError> {
+        let done = sqlx::query(
+            "UPDATE keys SET state = $1, current_version = $2, revision = $3, mac = $4 \
+             WHERE tenant = $5 AND key_id = $6 AND revision = $7",
+        )
+        .bind(row.state.name())
+        .bind(i64::from(row.current_version.number()))
+        .bind(to_i64(row.revision))
+        .bind(mac.0.to_vec())
+        .bind(row.tenant.as_str())
+        .bind(row.key_id.0.to_vec())
+        .bind(to_i64(expected_revision))
+        .execute(connection)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Inserts a version, or updates its state. The key's revision guards both.
+    pub(super) async fn put_version(
+        &self,
+        connection: &mut AnyConnection,
+        row: &VersionRow,
+        mac: &Digest32,
+    ) -> Result<(), DatabaseError> {
+        let (hsm_object, wrapped) = match &row.material {
+            Material::Resident(object) => (Some(object.0.to_vec()), None),
+            Material::Wrapped(wrapped) => (None, Some(wrapped.clone())),
+        };
+        sqlx::query(
+            "INSERT INTO key_versions (tenant, key_id, version, state, created, hsm_object, wrapped, mac) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+             ON CONFLICT (tenant, key_id, version) DO UPDATE SET state = excluded.state, mac = excluded.mac",
+        )
+        .bind(row.tenant.as_str())
+        .bind(row.key_id.0.to_vec())
+        .bind(i64::from(row.version.number()))
+        .bind(row.state.name())
+        .bind(to_i64(row.created.0))
+        .bind(hsm_object)
+        .bind(wrapped)
+        .bind(mac.0.to_vec())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes a checkpoint.
+    pub(super) async fn insert_checkpoint(
+        &self,
+        connection: &mut AnyConnection,
+        checkpoint: &StoredCheckpoint,
+    ) -> Result<bool, DatabaseError> {
+        let done = sqlx::query(
+            "INSERT INTO checkpoints (size, time, checkpoint, frontier) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(to_i64(checkpoint.frontier.size()))
+        .bind(to_i64(checkpoint.time.0))
+        .bind(codec::to_bytes(&checkpoint.signed))
+        .bind(frontier_bytes(&checkpoint.frontier))
+        .execute(connection)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Claims an idempotency token. When it is taken: the request digest and the key of its first use.
+    pub(super) async fn claim_token(
+        &self,
+        connection: &mut AnyConnection,
+        claim: &super::Idempotency,
+        key_id: KeyId,
+        now: UnixMillis,
+    ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
+        sqlx::query("DELETE FROM idempotency WHERE expires <= $1")
+            .bind(to_i64(now.0))
+            .execute(&mut *connection)
+            .await?;
+        let done = sqlx::query(
+            "INSERT INTO idempotency (tenant, principal, method, token, request_digest, key_id, expires) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        )
+        .bind(claim.principal.tenant.as_str())
+        .bind(claim.principal.to_uri())
+        .bind(claim.method)
+        // Bytes: a text with a NUL is an error in PostgreSQL and would take the whole batch with it.
+        .bind(claim.token.as_bytes().to_vec())
+        .bind(claim.request_digest.0.to_vec())
+        .bind(key_id.0.to_vec())
+        .bind(to_i64(now.0 + super::committer::TOKEN_MILLIS))
+        .execute(&mut *connection)
+        .await?;
+        if done.rows_affected() == 1 { Ok(None) } else { self.token(connection, claim, now).await }
+    }
+
+    /// Forgets a token that was claimed in this transaction for a request that was then refused.
+    pub(super) async fn release_token(
+        &self,
+        connection: &mut AnyConnection,
+        claim: &super::Idempotency,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "DELETE FROM idempotency WHERE tenant = $1 AND principal = $2 AND method = $3 AND token = $4",
+        )
+        .bind(claim.principal.tenant.as_str())
+        .bind(claim.principal.to_uri())
+        .bind(claim.method)
+        .bind(claim.token.as_bytes().to_vec())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
