@@ -14,6 +14,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Events that wait for a slow custodian.
 const EVENTS_AHEAD: usize = 64;
+/// Most messages after the first that are passed on.
+const ANSWERS_MAX: usize = 2;
 /// How long a new stream may take to say what it wants.
 const BEGIN_MAX: Duration = Duration::from_secs(10);
 
@@ -46,13 +48,17 @@ impl Ceremony for Gate {
         };
         tokio::spawn(async move {
             // The presence lives as long as the custodian's half of the stream: dropping it wipes the share.
-            while let Ok(Some(message)) = messages.message().await {
+            // One answer to the offer is all that a custodian has to say, and a second one is refused; who goes
+            // on talking is not listened to, so that nobody fills the server's memory.
+            for _ in 0..ANSWERS_MAX {
+                let Ok(Some(message)) = messages.message().await else { return };
                 match message.message {
                     Some(Message::Contribution(bytes)) => presence.contribute(bytes),
                     Some(Message::Decline(reason)) => presence.decline(reason),
-                    Some(Message::Begin(_)) | None => break,
+                    Some(Message::Begin(_)) | None => return,
                 }
             }
+            let _ = messages.message().await;
         });
         let answers = ReceiverStream::new(received).map(move |event| match event {
             Ok(event) => Ok(translate(event)),

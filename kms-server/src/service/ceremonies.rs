@@ -32,6 +32,8 @@ use zeroize::Zeroizing;
 /// Core signs that one custodian may have begun and not ended. Counted for each custodian, so that nobody can keep
 /// the others from theirs; a bundle has few custodians, so the workers stay few too.
 const CORE_SIGNS_BY_ONE_MAX: usize = 8;
+/// Most bytes of a contribution: a statement, a signature and two encrypted shares are far smaller.
+const CONTRIBUTION_LEN_MAX: usize = 64 * 1024;
 /// How long a worker may take to make its one-time key.
 const WORKER_START_MAX: Duration = Duration::from_secs(10);
 /// How long the operation itself may take once the quorum is present.
@@ -273,6 +275,13 @@ struct Stream {
     contribution: Option<Contribution>,
 }
 
+impl Stream {
+    /// Nobody waits for a custodian who does not read: the ceremony and its window go on.
+    fn tell(&self, event: Result<Event, ServiceError>) {
+        let _ = self.events.try_send(event);
+    }
+}
+
 struct CeremonyTask {
     node: Arc<Node>,
     kind: CeremonyKind,
@@ -286,12 +295,21 @@ struct CeremonyTask {
 /// Why a ceremony ended without a result.
 struct Ended {
     reason: Reason,
+    /// For the custodians and the record.
     message: String,
+    /// For the server's log: paths and causes of this host.
+    detail: String,
 }
 
 impl Ended {
     fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), detail: String::new() }
+    }
+
+    /// This host is at fault; custodians hear only where to look.
+    fn in_worker(reason: Reason, detail: impl Into<String>) -> Self {
+        let message = "the ceremony failed on the server; its log says why";
+        Self { reason, message: message.into(), detail: detail.into() }
     }
 }
 
@@ -305,6 +323,7 @@ impl CeremonyTask {
             tracing::warn!(
                 kind = self.kind.name(),
                 reason = ended.reason.name(),
+                detail = ended.detail,
                 "ceremony ended: {}",
                 ended.message
             );
@@ -312,8 +331,7 @@ impl CeremonyTask {
                 self.own_record(Outcome::Failed(ended.reason)).detail("because", ended.message.as_str());
             self.commit(record).await;
             for stream in self.streams.values() {
-                let error = ServiceError::new(ended.reason, ended.message.clone());
-                let _ = stream.events.send(Err(error)).await;
+                stream.tell(Err(ServiceError::new(ended.reason, ended.message.clone())));
             }
         }
     }
@@ -337,14 +355,14 @@ impl CeremonyTask {
                 },
                 frame = worker.frames.recv() => {
                     let frame = frame.ok_or_else(|| {
-                        Ended::new(Reason::CeremonyFailed, "the ceremony worker ended without a result")
+                        Ended::in_worker(Reason::CeremonyFailed, "the ceremony worker ended without a result")
                     })?;
                     let is_quorum = matches!(&frame, FromWorker::Accepted { present, .. }
                         if present.len() >= usize::from(self.node.bundle.threshold().needed()));
                     if is_quorum {
                         closes = tokio::time::Instant::now() + OPERATION_MAX;
                     }
-                    if self.heed(frame).await? {
+                    if self.heed(frame, &mut worker).await? {
                         return Ok(());
                     }
                 }
@@ -368,30 +386,31 @@ impl CeremonyTask {
                 let bytes = codec::to_bytes(&offer);
                 let record = self.record(&caller, Outcome::Done, &custodian).detail("step", "join");
                 self.commit(record).await;
-                let _ = events.send(Ok(Event::Offer(bytes))).await;
                 let entry = Stream { caller, custodian, events, offer: Some(offer), contribution: None };
+                entry.tell(Ok(Event::Offer(bytes)));
                 self.streams.insert(stream, entry);
                 let _ = joined.send(());
-                self.tell_progress().await;
+                self.tell_progress();
             }
             ToCeremony::Contribute { stream, contribution } => {
                 let Some(entry) = self.streams.get_mut(&stream) else { return Ok(()) };
                 let offer = entry.offer.as_ref().map(codec::to_bytes);
+                let is_fitting = contribution.len() <= CONTRIBUTION_LEN_MAX && entry.contribution.is_none();
                 let opened: Result<Contribution, _> = codec::open(&contribution);
                 match (offer, opened) {
-                    (Some(offer), Ok(opened)) if entry.contribution.is_none() => {
+                    (Some(offer), Ok(opened)) if is_fitting => {
                         entry.contribution = Some(opened);
                         worker
                             .send(&ToWorker::Contribute { stream, offer, contribution, now: now() })
                             .await?;
                     }
-                    _ => self.refuse(stream, Reason::CeremonyForeign).await,
+                    _ => self.refuse(stream, Reason::CeremonyForeign, worker).await?,
                 }
             }
             ToCeremony::Decline { stream, reason } => {
                 // Only reasons that exist: what a client says does not become text of the log.
                 let reason = Reason::from_name(&reason).unwrap_or(Reason::CeremonyForeign);
-                if let Some(entry) = self.streams.remove(&stream) {
+                if let Some(entry) = self.remove(stream, worker).await? {
                     let record = self
                         .record(&entry.caller, Outcome::Refused(reason), &entry.custodian)
                         .detail("step", "decline");
@@ -399,26 +418,23 @@ impl CeremonyTask {
                 }
             }
             ToCeremony::Leave { stream } => {
-                if self.streams.remove(&stream).is_some() {
-                    worker.send(&ToWorker::Withdraw { stream }).await?;
-                    let left: Vec<CustodianName> = self
-                        .streams
-                        .values()
-                        .filter(|entry| {
-                            self.present.contains(&entry.custodian) && entry.contribution.is_some()
-                        })
-                        .map(|entry| entry.custodian.clone())
-                        .collect();
-                    self.set_present(left);
-                    self.tell_progress().await;
-                }
+                self.remove(stream, worker).await?;
             }
         }
         Ok(())
     }
 
+    /// Takes a stream out of the ceremony, whatever the reason: its share goes with it, before anything else.
+    async fn remove(&mut self, stream: u64, worker: &mut Worker) -> Result<Option<Stream>, Ended> {
+        let Some(entry) = self.streams.remove(&stream) else { return Ok(None) };
+        worker.send(&ToWorker::Withdraw { stream }).await?;
+        self.set_present(self.present.clone());
+        self.tell_progress();
+        Ok(Some(entry))
+    }
+
     /// The worker says something. `true` when the ceremony is over.
-    async fn heed(&mut self, frame: FromWorker) -> Result<bool, Ended> {
+    async fn heed(&mut self, frame: FromWorker, worker: &mut Worker) -> Result<bool, Ended> {
         match frame {
             FromWorker::Ready { .. } => Ok(false),
             FromWorker::Accepted { stream, custodian, present } => {
@@ -427,20 +443,21 @@ impl CeremonyTask {
                 if let Some(record) = self.evidence_record(stream, Outcome::Done) {
                     self.commit(record).await;
                 }
-                self.tell_progress().await;
+                self.tell_progress();
                 Ok(false)
             }
             FromWorker::Refused { stream, custodian, reason, counts_as_failure } => {
                 if let Some(custodian) = custodian.filter(|_| counts_as_failure) {
                     self.node.ceremonies.state().locks.fail(&custodian, now());
                 }
-                self.refuse(stream, reason).await;
+                self.refuse(stream, reason, worker).await?;
                 Ok(false)
             }
             FromWorker::Opened { pin } => {
                 let text = String::from_utf8(pin.expose().to_vec()).map(Zeroizing::new);
                 let pin = text.ok().and_then(|text| Pin::entered(&text));
-                let pin = pin.ok_or_else(|| Ended::new(Reason::CeremonyFailed, "the worker gave no PIN"))?;
+                let pin =
+                    pin.ok_or_else(|| Ended::in_worker(Reason::CeremonyFailed, "the worker gave no PIN"))?;
                 let details =
                     vec![("ceremony".to_owned(), hex(&self.id)), ("present".to_owned(), self.present_text())];
                 self.node.unseal(pin, details).await.map_err(|error| {
@@ -458,7 +475,7 @@ impl CeremonyTask {
                 self.finish(Some(signature)).await;
                 Ok(true)
             }
-            FromWorker::Failed { reason, detail } => Err(Ended::new(reason, detail)),
+            FromWorker::Failed { reason, detail } => Err(Ended::in_worker(reason, detail)),
         }
     }
 
@@ -474,7 +491,7 @@ impl CeremonyTask {
                 )),
                 _ => Ok(Event::Result { signature, present: self.present.clone() }),
             };
-            let _ = entry.events.send(event).await;
+            entry.tell(event);
         }
     }
 
@@ -499,32 +516,37 @@ impl CeremonyTask {
     }
 
     /// Refuses one custodian's contribution; everybody else goes on.
-    async fn refuse(&mut self, stream: u64, reason: Reason) {
+    async fn refuse(&mut self, stream: u64, reason: Reason, worker: &mut Worker) -> Result<(), Ended> {
         if let Some(record) = self.evidence_record(stream, Outcome::Refused(reason)) {
             self.commit(record).await;
         }
-        if let Some(entry) = self.streams.remove(&stream) {
+        if let Some(entry) = self.remove(stream, worker).await? {
             let message =
                 format!("custodian {}: the contribution was refused, {}", entry.custodian, sentence(reason));
-            let _ = entry.events.send(Err(ServiceError::new(reason, message))).await;
+            entry.tell(Err(ServiceError::new(reason, message)));
         }
+        Ok(())
     }
 
-    fn set_present(&mut self, present: Vec<CustodianName>) {
+    /// Who is present, of those whom the worker counts: it may not have heard yet that one has left.
+    fn set_present(&mut self, mut present: Vec<CustodianName>) {
+        present.retain(|name| {
+            self.streams.values().any(|stream| stream.custodian == *name && stream.contribution.is_some())
+        });
         if self.kind == CeremonyKind::ServiceStart {
             self.node.ceremonies.state().present = present.clone();
         }
         self.present = present;
     }
 
-    async fn tell_progress(&self) {
+    fn tell_progress(&self) {
         for entry in self.streams.values() {
             let event = Event::Progress {
                 threshold: self.node.bundle.threshold().needed(),
                 present: self.present.clone(),
                 expires: self.expires,
             };
-            let _ = entry.events.try_send(Ok(event));
+            entry.tell(Ok(event));
         }
     }
 
@@ -608,7 +630,7 @@ impl Worker {
         ceremony_id: [u8; 16],
         operation: Digest32,
     ) -> Result<Self, Ended> {
-        let failed = |message: String| Ended::new(Reason::CeremonyFailed, message);
+        let failed = |detail: String| Ended::in_worker(Reason::CeremonyFailed, detail);
         let command = &node.config.ceremony.worker;
         let (program, arguments) =
             command.split_first().ok_or_else(|| failed("no ceremony worker".into()))?;
@@ -638,7 +660,7 @@ impl Worker {
             Ok(Some(FromWorker::Ready { one_time_key })) => {
                 Ok(Self { _child: child, stdin, frames, one_time_key })
             }
-            Ok(Some(FromWorker::Failed { reason, detail })) => Err(Ended::new(reason, detail)),
+            Ok(Some(FromWorker::Failed { reason, detail })) => Err(Ended::in_worker(reason, detail)),
             _ => Err(failed("the ceremony worker does not answer".into())),
         }
     }
@@ -653,7 +675,7 @@ async fn write_frame(stdin: &mut ChildStdin, message: &ToWorker) -> Result<(), E
     stdin
         .write_all(frame.expose())
         .await
-        .map_err(|_| Ended::new(Reason::CeremonyFailed, "the ceremony worker has ended"))
+        .map_err(|_| Ended::in_worker(Reason::CeremonyFailed, "the ceremony worker has ended"))
 }
 
 async fn read_frames(mut stdout: ChildStdout, sender: mpsc::Sender<FromWorker>) {

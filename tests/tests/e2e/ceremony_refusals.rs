@@ -120,6 +120,29 @@ async fn a_share_goes_when_its_custodian_goes() {
 }
 
 #[tokio::test]
+async fn a_share_goes_when_its_custodian_declines_or_contradicts_themselves() {
+    let digest = digest("a share goes when its custodian declines");
+    let mut third = joined("custodian-3", &digest).await;
+    let (first, second) =
+        (Custodian::open(deployment(), "custodian-1"), Custodian::open(deployment(), "custodian-2"));
+    for second_word in [Message::Decline("CEREMONY_FOREIGN".into()), Message::Contribution(vec![0; 100])] {
+        let one = joined("custodian-1", &digest).await;
+        one.contribute(&first.answer(&one.offer)).await;
+        third.wait_for_present(1).await.expect("one is present");
+        // The stream stays open all the while: what ends the presence is what was said.
+        one.send(second_word).await;
+        third.wait_for_present(0).await.expect("nobody is present");
+        let two = joined("custodian-2", &digest).await;
+        two.contribute(&second.answer(&two.offer)).await;
+        assert_eq!(third.wait_for_present(1).await.expect("one is present"), ["custodian-2"]);
+        drop(two);
+        third.wait_for_present(0).await.expect("nobody is present");
+        drop(one);
+    }
+    two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-2"], &digest).await;
+}
+
+#[tokio::test]
 async fn a_share_of_another_deployment_or_an_edited_one_is_refused_and_the_others_go_on() {
     let digest = digest("foreign and edited shares");
     let honest = Custodian::open(deployment(), "custodian-1");
