@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 /// Segments that one read fetches.
 const SEGMENTS_PER_READ: u32 = 16;
+const CHECKPOINTS_PER_READ: u32 = 1_000;
 /// Records that wait for a slow reader.
 pub const READ_AHEAD: usize = 256;
 
@@ -93,6 +94,11 @@ impl Node {
         let mut next = filter.from_index;
         let mut sent = 0;
         loop {
+            // A reader may follow for hours: what holds for a new one holds for this one.
+            self.require_open()?;
+            if out.is_closed() {
+                return Ok(());
+            }
             let segments = self.database.segments_from(next, SEGMENTS_PER_READ).await?;
             if segments.is_empty() {
                 if !filter.follow {
@@ -177,9 +183,15 @@ impl Node {
     ) -> Result<(), ServiceError> {
         self.require_open()?;
         self.record_reader(caller, "export").await?;
-        for checkpoint in self.database.checkpoints().await? {
-            if out.send(Ok(Exported::Checkpoint(codec::to_bytes(&checkpoint)))).await.is_err() {
-                return Ok(());
+        let mut size = 0;
+        loop {
+            let checkpoints = self.database.checkpoints_from(size, CHECKPOINTS_PER_READ).await?;
+            let Some((last, _)) = checkpoints.last() else { break };
+            size = last + 1;
+            for (_, checkpoint) in checkpoints {
+                if out.send(Ok(Exported::Checkpoint(codec::to_bytes(&checkpoint)))).await.is_err() {
+                    return Ok(());
+                }
             }
         }
         let end = self.database.head().await?.frontier.size();

@@ -3,7 +3,7 @@
 use super::open::Open;
 use super::{Node, ServiceError, blocking};
 use crate::random::now;
-use crate::store::{Change, Entry, StoredCheckpoint};
+use crate::store::{Change, Commit, Entry, StoredCheckpoint};
 use kms_core::asymmetric::Signature;
 use kms_core::audit::{CHECKPOINT_DOMAIN, Checkpoint, Outcome, SignedCheckpoint};
 use kms_core::codec::{self, VersionOne};
@@ -88,7 +88,10 @@ impl Node {
             decided_under: None,
             idempotency: None,
         };
-        self.committer.commit(entry).await?;
+        if let Commit::Refused(_) = self.committer.commit(entry).await? {
+            // Another node has signed the log at this size, and has written it to its own second place.
+            return Ok(size);
+        }
         // Database first: a checkpoint in the second place that the database does not know means a rollback.
         let path = self.second_place();
         if let Err(error) = blocking(move || append(path, &signed)).await {

@@ -69,8 +69,8 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     open: ArcSwapOption<Open>,
     sealed_because: Mutex<String>,
-    /// One seal or unseal at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One seal or unseal at a time. Holds whether the process is ending: then nothing is unsealed any more.
+    turn: tokio::sync::Mutex<bool>,
     ceremonies: ceremonies::Ceremonies,
     strangers: strangers::Strangers,
 }
@@ -104,7 +104,16 @@ impl Node {
         let node_key = Arc::new(node_key);
         let metrics = Arc::new(Metrics::new());
         let signer = HeadSigner { cluster_id: bundle.cluster_id, node: name.clone(), key: node_key.clone() };
-        let (committer, _) = Committer::start(database.clone(), signer, now, system_rng(), metrics.clone());
+        let (committer, running) =
+            Committer::start(database.clone(), signer, now, system_rng(), metrics.clone());
+        tokio::spawn(async move {
+            // Without its committer a node refuses every call and looks alive. It ends instead, and whoever
+            // watches the process starts it again, sealed.
+            if running.await.is_err_and(|ended| ended.is_panic()) {
+                tracing::error!("the committer panicked; this process ends");
+                std::process::exit(1);
+            }
+        });
         Arc::new(Self {
             ceremonies: ceremonies::Ceremonies::new(signed_bundle),
             bundle,
@@ -118,7 +127,7 @@ impl Node {
             metrics,
             open: ArcSwapOption::empty(),
             sealed_because: Mutex::new("the service has just started".into()),
-            turn: tokio::sync::Mutex::new(()),
+            turn: tokio::sync::Mutex::new(false),
             strangers: strangers::Strangers::default(),
         })
     }

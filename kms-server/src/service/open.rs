@@ -12,8 +12,10 @@ use kms_core::reason::Reason;
 use kms_hsm::{HsmError, HsmSession, LockedBytes, Pool, Sealed};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// How often something is decided again when the catalogue changed meanwhile.
+pub const DECISION_COUNT_MAX: u32 = 5;
 /// Most keys whose description is cached. The cache is dropped as a whole when it is full.
 const CACHED_KEYS_MAX: usize = 10_000;
 /// Most key versions whose material is held open. Each takes a page of locked memory.
@@ -50,6 +52,12 @@ impl KeyEntry {
             )
         })
     }
+}
+
+/// The catalogue changed at every try.
+pub fn contention() -> ServiceError {
+    ServiceError::new(Reason::Contention, "the keys changed again and again while this call ran; try again")
+        .retry_after(Duration::from_millis(50))
 }
 
 /// The unsealed state.
@@ -127,6 +135,41 @@ impl Open {
         Ok(Found { key, revision })
     }
 
+    /// Finds a key and judges it. What is cached may be older than what another node has committed: an
+    /// acceptance is compared when its record is committed, a refusal here, and is judged again if need be.
+    ///
+    /// # Errors
+    /// The refusal, under the catalogue as it is now; or the database does not answer.
+    pub async fn judge<T>(
+        &self,
+        database: &Database,
+        tenant: &TenantName,
+        selector: &KeySelector,
+        judgement: impl Fn(&KeyEntry) -> Result<T, ServiceError>,
+    ) -> Result<(Found, T), ServiceError> {
+        let mut refusal = None;
+        for _ in 0..DECISION_COUNT_MAX {
+            let found = self.find(database, tenant, selector).await?;
+            match judgement(&found.key) {
+                Ok(judged) => return Ok((found, judged)),
+                Err(error) => {
+                    let revision = database.head().await?.catalogue;
+                    if revision == found.revision {
+                        return Err(error);
+                    }
+                    self.advance(revision);
+                    refusal = Some(error);
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(contention))
+    }
+
+    /// Drops the material of every wrapped key.
+    pub fn forget_materials(&self) {
+        self.materials.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The catalogue has a newer revision: what was cached under an older one is dropped.
     pub fn advance(&self, revision: CatalogueRevision) {
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
@@ -158,11 +201,11 @@ impl Open {
     ///
     /// # Errors
     /// Those of the pool.
-    pub async fn random(&self, out: &mut LockedBytes, deadline: Instant) -> Result<(), HsmError> {
-        if self.pool.take_random(out.expose_mut()) {
+    pub async fn random(&self, out: &mut [u8], deadline: Instant) -> Result<(), HsmError> {
+        if self.pool.take_random(out) {
             return Ok(());
         }
-        let len = out.expose().len();
+        let len = out.len();
         let fresh = self
             .hsm("random", deadline, move |session| {
                 let mut fresh = LockedBytes::zeroed(len);
@@ -170,7 +213,7 @@ impl Open {
                 Ok(fresh)
             })
             .await?;
-        out.expose_mut().copy_from_slice(fresh.expose());
+        out.copy_from_slice(fresh.expose());
         Ok(())
     }
 
@@ -187,7 +230,7 @@ impl Open {
         deadline: Instant,
     ) -> Result<WrappedKey, ServiceError> {
         let mut material = LockedBytes::zeroed(spec.key_len());
-        self.random(&mut material, deadline).await?;
+        self.random(material.expose_mut(), deadline).await?;
         let master = bundle.current_master_key().clone();
         let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
         let sealed = self

@@ -2,7 +2,7 @@
 
 use super::open::Open;
 use super::{Caller, Node, ServiceError, blocking};
-use crate::store::{DatabaseError, Entry, RowMac};
+use crate::store::{Database, DatabaseError, Entry, RowMac};
 use crate::telemetry::HsmMeter;
 use kms_core::audit::{AuditFault, Outcome, SignedCheckpoint, Verifier};
 use kms_core::codec;
@@ -11,17 +11,24 @@ use kms_core::reason::Reason;
 use kms_hsm::{
     FailureReason, Health, HsmError, LockedBytes, MAC_LEN, ModuleError, ObjectKind, Pin, Pool, PoolOptions,
 };
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncBufReadExt;
 
 /// How long the checks of an unseal may take in the HSM.
 const UNSEAL_DEADLINE: Duration = Duration::from_secs(30);
+/// Checkpoints of the database that are held at a time.
+const CHECKPOINTS_PER_READ: u32 = 1_000;
 /// How long a seal waits for calls that still use the unsealed state.
 const SEAL_WAIT: Duration = Duration::from_secs(15);
 
 /// Why the node did not open, although the quorum was present.
 #[derive(Debug, thiserror::Error)]
 pub enum UnsealError {
+    /// The process is ending.
+    #[error("the server is ending")]
+    Ending,
     /// The node is open already.
     #[error("the node is unsealed already")]
     AlreadyOpen,
@@ -56,7 +63,7 @@ pub enum UnsealError {
         source: std::io::Error,
     },
     /// The second place holds something else than checkpoints.
-    #[error("the last line of the log's second place is not a checkpoint")]
+    #[error("the log's second place holds lines, and none of them is a checkpoint")]
     SecondPlaceLine,
     /// The log is shorter or other than it was.
     #[error(
@@ -116,7 +123,10 @@ impl Node {
         pin: Pin,
         record_details: Vec<(String, String)>,
     ) -> Result<(), UnsealError> {
-        let _turn = self.turn.lock().await;
+        let is_ending = self.turn.lock().await;
+        if *is_ending {
+            return Err(UnsealError::Ending);
+        }
         if self.opened().is_some() {
             return Err(UnsealError::AlreadyOpen);
         }
@@ -212,20 +222,9 @@ impl Node {
         }
     }
 
-    /// The log still contains what the second place saw, and everything since then is signed.
+    /// The log still contains what the second place saw, and everything since its last checkpoint is signed.
     async fn verify_log(&self) -> Result<u64, UnsealError> {
-        let path = self.second_place();
-        let last_line = match tokio::fs::read_to_string(&path).await {
-            // A line without its end was being written when the machine stopped. The database has its checkpoint.
-            Ok(text) => text.rsplit_once('\n').and_then(|(whole, _)| whole.lines().last()).map(str::to_owned),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(UnsealError::SecondPlace { path, source }),
-        };
-        let seen = match last_line {
-            None => None,
-            Some(line) => Some(checkpoint_of_line(&line).ok_or(UnsealError::SecondPlaceLine)?),
-        };
-        // The database's own last checkpoint is newer when a crash came between it and the second place.
+        self.compare_second_place().await?;
         let newest = self.database.last_checkpoint().await?;
         let mut verifier = match &newest {
             None => Verifier::new(&self.bundle, &[])?,
@@ -236,13 +235,6 @@ impl Node {
                 Verifier::resume(&self.bundle, checkpoint, tree)?
             }
         };
-        if let Some(seen) = &seen {
-            let seen = seen.verify(&self.bundle)?;
-            let tree = self.database.checkpoint_tree(seen.size).await?;
-            if tree.is_none_or(|tree| tree.root() != seen.root) {
-                return Err(UnsealError::RolledBack { size: seen.size });
-            }
-        }
         // Refused calls are recorded all the while: what is compared is the head as it is now, and its segments.
         let head = self.database.head().await?;
         while verifier.size() < head.frontier.size() {
@@ -259,6 +251,44 @@ impl Node {
             return Err(UnsealError::Head);
         }
         Ok(verified.head.size)
+    }
+
+    /// The database has every checkpoint of the second place: also the old ones, because a log that was rolled back
+    /// while the node ran has grown since then.
+    async fn compare_second_place(&self) -> Result<(), UnsealError> {
+        let path = self.second_place();
+        let unreadable = |source| UnsealError::SecondPlace { path: path.clone(), source };
+        let file = match tokio::fs::File::open(&path).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(unreadable(source)),
+        };
+        let mut lines = tokio::io::BufReader::new(file).split(b'\n');
+        let mut stored = CheckpointsInOrder { database: &self.database, page: VecDeque::new() };
+        let (mut line_count, mut checkpoint_count) = (0_u64, 0_u64);
+        while let Some(line) = lines.next_segment().await.map_err(unreadable)? {
+            line_count += 1;
+            // What a power cut left of a line is no checkpoint, and nobody relied on it.
+            let seen = checkpoint_of_line(&line).and_then(|seen| Some((seen.unverified()?, seen)));
+            let Some((claimed, seen)) = seen else {
+                tracing::warn!(line = line_count, "a line of the second place is no checkpoint");
+                continue;
+            };
+            checkpoint_count += 1;
+            let known = stored.of_size(claimed.size).await?.and_then(|known| known.unverified());
+            if known.is_some_and(|known| known.root == claimed.root) {
+                continue;
+            }
+            // Only what the checkpoint key signed says anything about the log.
+            match seen.verify(&self.bundle) {
+                Ok(_) => return Err(UnsealError::RolledBack { size: claimed.size }),
+                Err(_) => tracing::warn!(line = line_count, "a line of the second place is not signed"),
+            }
+        }
+        if line_count > 0 && checkpoint_count == 0 {
+            return Err(UnsealError::SecondPlaceLine);
+        }
+        Ok(())
     }
 
     /// Objects that no bundle entry and no row names are reported, never deleted.
@@ -287,8 +317,8 @@ impl Node {
         for (name, value) in details {
             record = record.detail(&name, value);
         }
-        self.committer.commit(Entry::record(record)).await.map_err(ServiceError::from)?;
         self.finish_unfinished(open, Instant::now() + UNSEAL_DEADLINE).await?;
+        self.committer.commit(Entry::record(record)).await.map_err(ServiceError::from)?;
         Ok(())
     }
 
@@ -306,7 +336,8 @@ impl Node {
 
     /// Closes the operations partition and wipes every key. Does nothing when sealed.
     pub async fn seal(self: &Arc<Self>, cause: SealCause) {
-        let _turn = self.turn.lock().await;
+        let mut is_ending = self.turn.lock().await;
+        *is_ending |= cause == SealCause::Shutdown;
         let Some(open) = self.open.swap(None) else { return };
         *self.sealed_because.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = cause.sentence();
         self.metrics.set_unsealed(false);
@@ -316,6 +347,8 @@ impl Node {
         while Arc::strong_count(&open) > 1 && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        // Whatever still runs then finds no key.
+        open.forget_materials();
         let stopped = blocking(move || open.pool.stop()).await;
         tracing::info!(?stopped, "sealed");
         let record = self.own_record("service.seal", Outcome::Done).detail("because", cause.sentence());
@@ -339,11 +372,30 @@ impl Node {
     }
 }
 
-/// A line of the second place: the hexadecimal of a signed checkpoint.
-pub(super) fn checkpoint_of_line(line: &str) -> Option<SignedCheckpoint> {
-    if !line.len().is_multiple_of(2) || !line.is_ascii() {
-        return None;
+/// The database's checkpoints, read forward.
+struct CheckpointsInOrder<'a> {
+    database: &'a Database,
+    page: VecDeque<(u64, SignedCheckpoint)>,
+}
+
+impl CheckpointsInOrder<'_> {
+    /// The checkpoint of one size. Sizes are asked for in ascending order, as a second place has them.
+    async fn of_size(&mut self, size: u64) -> Result<Option<SignedCheckpoint>, DatabaseError> {
+        while self.page.front().is_some_and(|(stored, _)| *stored < size) {
+            self.page.pop_front();
+        }
+        if self.page.is_empty() {
+            self.page = self.database.checkpoints_from(size, CHECKPOINTS_PER_READ).await?.into();
+        }
+        let first = self.page.front().filter(|(stored, _)| *stored == size);
+        Ok(first.map(|(_, checkpoint)| checkpoint.clone()))
     }
+}
+
+/// A line of the second place: the hexadecimal of a signed checkpoint.
+pub(super) fn checkpoint_of_line(line: &[u8]) -> Option<SignedCheckpoint> {
+    let line =
+        std::str::from_utf8(line).ok().filter(|line| line.is_ascii() && line.len().is_multiple_of(2))?;
     let bytes = (0..line.len() / 2)
         .map(|place| u8::from_str_radix(&line[2 * place..2 * place + 2], 16).ok())
         .collect::<Option<Vec<u8>>>()?;

@@ -11,9 +11,11 @@ use kms_core::asymmetric::PrivateKey;
 use kms_core::audit::{BATCH_HEAD_DOMAIN, BatchHead, Leaf, Record, Segment};
 use kms_core::codec::{self, VersionOne};
 use kms_core::id::{CatalogueRevision, KeyId, NodeName, Principal, UnixMillis};
+use kms_core::merkle::Frontier;
 use kms_core::suite::{Digest32, Suite};
 use rand_core::CryptoRng;
-use sqlx::AnyConnection;
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +28,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 const QUEUE_LEN: usize = 4096;
 /// How long one batch may take before its entries are refused.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A database that refuses to begin after less than this is not busy.
+const BUSY_MIN: Duration = Duration::from_secs(1);
 /// Pause between two questions for the outcome of a batch.
 const LOOK_UP_PAUSE: Duration = Duration::from_millis(250);
 /// How long an idempotency token is remembered, in milliseconds: 24 hours.
@@ -168,8 +172,18 @@ impl Committer {
         let (queue, waiting) = mpsc::channel(QUEUE_LEN);
         let (size_sender, size) = watch::channel(0);
         let suite = signer.key.suite();
-        let worker =
-            Worker { database, signer, suite, clock, rng, meter, size: size_sender, in_flight: None };
+        let worker = Worker {
+            database,
+            signer,
+            suite,
+            clock,
+            rng,
+            meter,
+            size: size_sender,
+            in_flight: None,
+            last: None,
+            connection: None,
+        };
         (Self { queue, size }, tokio::spawn(worker.run(waiting)))
     }
 
@@ -204,6 +218,11 @@ struct Worker<R> {
     size: watch::Sender<u64>,
     /// What will have been written once the commit that is under way succeeds.
     in_flight: Option<Written>,
+    /// The log after the last batch of this node: from here it only grows.
+    last: Option<Frontier>,
+    /// The connection of the last batch. Kept, because the pool asks a connection whether it lives each time it
+    /// is given out and taken back: two more round trips in every batch.
+    connection: Option<PoolConnection<Any>>,
 }
 
 impl<R: CryptoRng + Send> Worker<R> {
@@ -212,9 +231,16 @@ impl<R: CryptoRng + Send> Worker<R> {
         loop {
             let first = match held_back.take() {
                 Some(pending) => pending,
-                None => match waiting.recv().await {
-                    Some(pending) => pending,
-                    None => return,
+                None => tokio::select! {
+                    pending = waiting.recv() => match pending {
+                        Some(pending) => pending,
+                        None => return,
+                    },
+                    // Closing waits for every connection.
+                    () = self.database.closing(), if self.connection.is_some() => {
+                        self.connection = None;
+                        continue;
+                    }
                 },
             };
             let mut bytes = first.body.len();
@@ -247,7 +273,8 @@ impl<R: CryptoRng + Send> Worker<R> {
         self.meter.batch(batch.len(), start.elapsed(), outcome.is_some());
         match outcome {
             Some(written) => {
-                self.size.send_replace(written.size);
+                self.size.send_replace(written.log.size());
+                self.last = Some(written.log);
                 for (pending, commit) in batch.into_iter().zip(written.commits) {
                     // The caller may have gone; the record stands all the same.
                     let _ = pending.answer.send(Ok(commit));
@@ -292,9 +319,28 @@ impl<R: CryptoRng + Send> Worker<R> {
         batch: &[Pending],
         batch_id: &[u8; 16],
     ) -> Result<Written, DatabaseError> {
-        let mut transaction = self.database.begin().await?;
+        let (mut connection, was_held) = match self.connection.take() {
+            Some(connection) => (connection, true),
+            None => (self.database.connection().await?, false),
+        };
+        let start = Instant::now();
+        let mut transaction = match self.database.begin_on(&mut connection).await {
+            // It died while it was idle: that is said at once, and a busy database is not. Nothing has begun, so a
+            // connection that the pool has asked may try.
+            Err(error) if was_held && start.elapsed() < BUSY_MIN => {
+                tracing::info!(error = %crate::chain(&error), "the committer takes another connection");
+                return Box::pin(self.transaction(batch, batch_id)).await;
+            }
+            begun => begun?,
+        };
         let mut head = self.database.lock_head(&mut transaction).await?;
         crash::at_commit(CommitStep::HeadLocked);
+        if let Some(last) = &self.last {
+            let (size, last_size) = (head.frontier.size(), last.size());
+            if size < last_size || (size == last_size && head.frontier.root() != last.root()) {
+                return Err(DatabaseError::RolledBack { size, last_size });
+            }
+        }
 
         let time = head.last_time.max((self.clock)());
         let first_index = head.frontier.size();
@@ -316,20 +362,23 @@ impl<R: CryptoRng + Send> Worker<R> {
         }
         crash::at_commit(CommitStep::ChangesApplied);
 
-        let written = Written { commits, size: head.frontier.size() };
-        if written.size == first_index {
+        let written = Written { commits, log: head.frontier.clone() };
+        if written.log.size() == first_index {
             transaction.rollback().await?;
+            self.connection = Some(connection);
             return Ok(written);
         }
         head.last_time = time;
         let segment = self.sign(&head, first_index, batch_id, leaves);
-        let count = written.size - first_index;
-        self.database.insert_segment(&mut transaction, first_index, count, batch_id, &segment).await?;
-        self.database.update_head(&mut transaction, &head).await?;
+        let count = written.log.size() - first_index;
+        self.database
+            .append_segment(&mut transaction, (first_index, count), batch_id, &segment, &head)
+            .await?;
         crash::at_commit(CommitStep::SegmentWritten);
 
         self.in_flight = Some(written);
         transaction.commit().await?;
+        self.connection = Some(connection);
         crash::at_commit(CommitStep::Committed);
         Ok(self.in_flight.take().expect("it was set before the commit"))
     }
@@ -410,5 +459,5 @@ impl<R: CryptoRng + Send> Worker<R> {
 
 struct Written {
     commits: Vec<Commit>,
-    size: u64,
+    log: Frontier,
 }

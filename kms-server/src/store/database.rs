@@ -10,6 +10,7 @@ use kms_core::suite::Suite;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, AssertSqlSafe, Connection, Executor, Row};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
@@ -78,6 +79,16 @@ pub enum DatabaseError {
     /// A row was changed by somebody else.
     #[error(transparent)]
     RowMac(#[from] RowMacError),
+    /// The log has become shorter or other than this node wrote it.
+    #[error(
+        "the log has {size} records and is not the one that this node wrote up to {last_size}: it was rolled back"
+    )]
+    RolledBack {
+        /// Records in the log now.
+        size: u64,
+        /// Records after this node's last batch.
+        last_size: u64,
+    },
     /// The driver failed.
     #[error("the database does not answer as it should")]
     Driver(#[from] sqlx::Error),
@@ -251,6 +262,14 @@ async fn check(
     if cluster_id != bundle.cluster_id {
         return Err(DatabaseError::Foreign);
     }
+    refuse_unsafe_settings(connection, dialect).await
+}
+
+/// A PostgreSQL that may lose what it has committed.
+async fn refuse_unsafe_settings(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+) -> Result<(), DatabaseError> {
     if dialect == Dialect::Postgres {
         for name in ["fsync", "synchronous_commit"] {
             let row =
@@ -264,6 +283,84 @@ async fn check(
     Ok(())
 }
 
+/// Makes the tables of a deployment in an empty database. `false` when they are there already.
+async fn write_schema(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    signed: &SignedBundle,
+    bundle: &Bundle,
+) -> Result<bool, DatabaseError> {
+    let mut transaction = connection.begin().await?;
+    let schema = match dialect {
+        Dialect::Sqlite => SCHEMA.to_owned(),
+        // The order of bytes, as SQLite's: under a server's locale names would be listed in another order,
+        // and an update of its locale data could make the unique indexes miss a name.
+        Dialect::Postgres => SCHEMA.replace("BLOB", "BYTEA").replace("TEXT", "TEXT COLLATE \"C\""),
+    };
+    if dialect == Dialect::Postgres {
+        // Two nodes that create at once: the second one waits and finds the first one's tables.
+        transaction.execute("SELECT pg_advisory_xact_lock(7020305123456789)").await?;
+        let tables = "SELECT COUNT(*) FROM information_schema.tables \
+                      WHERE table_schema = current_schema() AND table_name = 'log_head'";
+        let count: i64 = sqlx::query(tables).fetch_one(&mut *transaction).await?.try_get(0)?;
+        if count > 0 {
+            return Ok(false);
+        }
+    }
+    for statement in schema.split(';').filter(|statement| !statement.trim().is_empty()) {
+        transaction.execute(AssertSqlSafe(statement.to_owned())).await?;
+    }
+    sqlx::query("INSERT INTO meta (id, schema_version, cluster_id, bundle) VALUES (1, $1, $2, $3)")
+        .bind(SCHEMA_VERSION)
+        .bind(bundle.cluster_id.to_vec())
+        .bind(codec::to_bytes(signed))
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(
+        "INSERT INTO log_head (id, log_epoch, size, frontier, last_time, catalogue_revision) \
+         VALUES (1, 1, 0, $1, 0, 0)",
+    )
+    .bind(Vec::new())
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Makes SQLite's file under another name and links it to its own: there is all of it or nothing, also when the
+/// machine stops meanwhile. `false` when something has the name already.
+async fn create_file(path: &Path, signed: &SignedBundle, bundle: &Bundle) -> Result<bool, DatabaseError> {
+    let url = format!("sqlite:{}", path.display());
+    let missing = |source| DatabaseError::Missing { url: url.clone(), source: sqlx::Error::Io(source) };
+    if path.exists() {
+        return Ok(false);
+    }
+    let suffix = uuid::Uuid::now_v7().simple().to_string();
+    let draft = PathBuf::from(format!("{}.draft-{suffix}", path.display()));
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(missing)?;
+    let written = async {
+        let mut connection =
+            first_connection(&format!("sqlite:{}", draft.display()), Dialect::Sqlite).await?;
+        write_schema(&mut connection, Dialect::Sqlite, signed, bundle).await?;
+        connection.close().await?;
+        Ok(())
+    };
+    let linked = match written.await {
+        Ok(()) => std::fs::hard_link(&draft, path).map_err(missing),
+        Err(error) => Err(error),
+    };
+    // Nobody knows its name; what stays of it is rubbish, not harm.
+    let _ = std::fs::remove_file(&draft);
+    match linked {
+        Ok(()) => {}
+        Err(_) if path.exists() => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(missing)?;
+    Ok(true)
+}
+
 impl Database {
     /// Creates the database of a deployment, exclusively: whatever exists already is left as it is.
     ///
@@ -271,52 +368,20 @@ impl Database {
     /// [`DatabaseError::Exists`], [`DatabaseError::Url`], [`DatabaseError::Missing`] (no such server or folder).
     pub async fn create(url: &str, signed: &SignedBundle, bundle: &Bundle) -> Result<Self, DatabaseError> {
         let dialect = dialect_of(url)?;
-        let exists = || DatabaseError::Exists { url: without_password(url) };
-        if let Some(path) = sqlite_path(url) {
-            // The driver only opens what is there; this is what makes the creation exclusive.
-            match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(exists()),
-                Err(error) => {
-                    let source = sqlx::Error::Io(error);
-                    return Err(DatabaseError::Missing { url: without_password(url), source });
-                }
+        let is_new = match sqlite_path(url) {
+            Some(path) => create_file(Path::new(path), signed, bundle).await?,
+            None => {
+                let mut connection = first_connection(url, dialect).await?;
+                refuse_unsafe_settings(&mut connection, dialect).await?;
+                let is_new = write_schema(&mut connection, dialect, signed, bundle).await?;
+                connection.close().await?;
+                is_new
             }
-        }
-        let pool = connect(url, dialect).await?;
-        let database = Self { pool, dialect, suite: bundle.suite };
-        let mut transaction = database.begin().await?;
-        if dialect == Dialect::Postgres {
-            // Two nodes that create at once: the second one waits and finds the first one's tables.
-            transaction.execute("SELECT pg_advisory_xact_lock(7020305123456789)").await?;
-        }
-        if database.has_tables(&mut transaction).await? {
-            return Err(exists());
-        }
-        let schema = match dialect {
-            Dialect::Sqlite => SCHEMA.to_owned(),
-            // The order of bytes, as SQLite's: under a server's locale names would be listed in another order,
-            // and an update of its locale data could make the unique indexes miss a name.
-            Dialect::Postgres => SCHEMA.replace("BLOB", "BYTEA").replace("TEXT", "TEXT COLLATE \"C\""),
         };
-        for statement in schema.split(';').filter(|statement| !statement.trim().is_empty()) {
-            transaction.execute(AssertSqlSafe(statement.to_owned())).await?;
+        if !is_new {
+            return Err(DatabaseError::Exists { url: without_password(url) });
         }
-        sqlx::query("INSERT INTO meta (id, schema_version, cluster_id, bundle) VALUES (1, $1, $2, $3)")
-            .bind(SCHEMA_VERSION)
-            .bind(bundle.cluster_id.to_vec())
-            .bind(codec::to_bytes(signed))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(
-            "INSERT INTO log_head (id, log_epoch, size, frontier, last_time, catalogue_revision) \
-             VALUES (1, 1, 0, $1, 0, 0)",
-        )
-        .bind(Vec::new())
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(database)
+        Self::open(url, bundle).await
     }
 
     /// Opens the database of a deployment. Never creates one.
@@ -331,18 +396,6 @@ impl Database {
         let _ = connection.close().await;
         checked?;
         Ok(Self { pool: connect(url, dialect).await?, dialect, suite: bundle.suite })
-    }
-
-    async fn has_tables(&self, connection: &mut AnyConnection) -> Result<bool, DatabaseError> {
-        let sql = match self.dialect {
-            Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'log_head'",
-            Dialect::Postgres => {
-                "SELECT COUNT(*) FROM information_schema.tables \
-                 WHERE table_schema = current_schema() AND table_name = 'log_head'"
-            }
-        };
-        let count: i64 = sqlx::query(sql).fetch_one(connection).await?.try_get(0)?;
-        Ok(count > 0)
     }
 
     /// Moves SQLite's write-ahead log into the database file. Called off the commit path.

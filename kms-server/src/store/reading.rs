@@ -219,14 +219,24 @@ impl Database {
             .collect()
     }
 
-    /// All checkpoints in order of their sizes.
+    /// Checkpoints with their sizes in ascending order, from one size on.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer or was changed.
-    pub async fn checkpoints(&self) -> Result<Vec<SignedCheckpoint>, DatabaseError> {
+    pub async fn checkpoints_from(
+        &self,
+        size: u64,
+        count_max: u32,
+    ) -> Result<Vec<(u64, SignedCheckpoint)>, DatabaseError> {
+        // No log is longer than the database can count.
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
         let rows =
-            sqlx::query("SELECT checkpoint FROM checkpoints ORDER BY size").fetch_all(&self.pool).await?;
-        rows.iter().map(checkpoint_from).collect()
+            sqlx::query("SELECT checkpoint, size FROM checkpoints WHERE size >= $1 ORDER BY size LIMIT $2")
+                .bind(size)
+                .bind(i64::from(count_max))
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().map(|row| Ok((to_u64(row.try_get(1)?, "checkpoint")?, checkpoint_from(row)?))).collect()
     }
 
     /// The last checkpoint.

@@ -7,7 +7,8 @@ use kms_core::codec;
 use kms_core::id::{KeyId, UnixMillis};
 use kms_core::merkle::Frontier;
 use kms_core::suite::Digest32;
-use sqlx::{AnyConnection, Row};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
 
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).expect("indexes, revisions and milliseconds stay far below 2^63")
@@ -18,12 +19,25 @@ fn frontier_bytes(frontier: &Frontier) -> Vec<u8> {
 }
 
 impl Database {
+    /// A connection of the pool that lives.
+    pub(super) async fn connection(&self) -> Result<PoolConnection<Any>, DatabaseError> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// Completes when [`Database::close`] was called.
+    pub(super) async fn closing(&self) {
+        self.pool.close_event().await;
+    }
+
     /// Begins a transaction that will write.
-    pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, DatabaseError> {
+    pub(super) async fn begin_on<'c>(
+        &self,
+        connection: &'c mut AnyConnection,
+    ) -> Result<Transaction<'c, Any>, DatabaseError> {
         Ok(match self.dialect {
             // Taking the write lock at once avoids the deadlock of two readers that both want to write.
-            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
-            Dialect::Postgres => self.pool.begin().await?,
+            Dialect::Sqlite => connection.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Postgres => connection.begin().await?,
         })
     }
 
@@ -41,38 +55,39 @@ impl Database {
         self.head_from(&sqlx::query(sql).fetch_one(connection).await?)
     }
 
-    /// Writes the head row back.
-    pub(super) async fn update_head(
+    /// Writes one batch's segment row and the head that follows from it, in one round trip: while a batch
+    /// commits, everybody waits.
+    pub(super) async fn append_segment(
         &self,
         connection: &mut AnyConnection,
-        head: &Head,
-    ) -> Result<(), DatabaseError> {
-        sqlx::query(
-            "UPDATE log_head SET size = $1, frontier = $2, last_time = $3, catalogue_revision = $4 WHERE id = 1",
-        )
-        .bind(to_i64(head.frontier.size()))
-        .bind(frontier_bytes(&head.frontier))
-        .bind(to_i64(head.last_time.0))
-        .bind(to_i64(head.catalogue.0))
-        .execute(connection)
-        .await?;
-        Ok(())
-    }
-
-    /// Writes one batch's segment row.
-    pub(super) async fn insert_segment(
-        &self,
-        connection: &mut AnyConnection,
-        first_index: u64,
-        count: u64,
+        (first_index, count): (u64, u64),
         batch_id: &[u8; 16],
         segment: &Segment,
+        head: &Head,
     ) -> Result<(), DatabaseError> {
-        sqlx::query("INSERT INTO segments (first_index, count, batch_id, segment) VALUES ($1, $2, $3, $4)")
+        // SQLite runs two statements of one text, PostgreSQL a statement within a statement.
+        let sql = match self.dialect {
+            Dialect::Sqlite => {
+                "INSERT INTO segments (first_index, count, batch_id, segment) VALUES ($1, $2, $3, $4); \
+                 UPDATE log_head SET size = $5, frontier = $6, last_time = $7, catalogue_revision = $8 \
+                 WHERE id = 1"
+            }
+            Dialect::Postgres => {
+                "WITH appended AS \
+                 (INSERT INTO segments (first_index, count, batch_id, segment) VALUES ($1, $2, $3, $4)) \
+                 UPDATE log_head SET size = $5, frontier = $6, last_time = $7, catalogue_revision = $8 \
+                 WHERE id = 1"
+            }
+        };
+        sqlx::query(sql)
             .bind(to_i64(first_index))
             .bind(to_i64(count))
             .bind(batch_id.to_vec())
             .bind(codec::to_bytes(segment))
+            .bind(to_i64(head.frontier.size()))
+            .bind(frontier_bytes(&head.frontier))
+            .bind(to_i64(head.last_time.0))
+            .bind(to_i64(head.catalogue.0))
             .execute(connection)
             .await?;
         Ok(())
@@ -82,7 +97,8 @@ impl Database {
     pub(super) async fn has_batch(&self, batch_id: &[u8; 16]) -> Result<bool, DatabaseError> {
         // The head's lock waits for a commit that the server is still busy with: without it, "not there"
         // could mean "not yet".
-        let mut transaction = self.begin().await?;
+        let mut connection = self.connection().await?;
+        let mut transaction = self.begin_on(&mut connection).await?;
         self.lock_head(&mut transaction).await?;
         let row = sqlx::query("SELECT COUNT(*) FROM segments WHERE batch_id = $1")
             .bind(batch_id.to_vec())

@@ -4,7 +4,7 @@ use crate::place::{Place, index_of, key_row, record, set_clock, spawn_commit};
 use kms_core::audit::{BatchHead, open_leaves};
 use kms_core::codec;
 use kms_core::id::{CatalogueRevision, KeySelector, NodeName};
-use kms_server::store::{Commit, Database, Entry, Refusal};
+use kms_server::store::{Commit, CommitError, Database, Entry, Refusal};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -118,6 +118,28 @@ pub async fn all_refused(place: Place) {
     assert_eq!(committer.commit(refused).await, Ok(Commit::Refused(Refusal::Conflict)));
     assert_eq!(place.number("SELECT COUNT(*) FROM segments").await, 0);
     assert_eq!(place.verified(&database).await.0.head.size, 0);
+}
+
+pub async fn shrunk(place: Place) {
+    let (database, committer) = place.node().await;
+    let event = || committer.commit(Entry::record(record("test.event")));
+    index_of(event().await);
+    place.tamper("CREATE TABLE kept AS SELECT size, frontier, last_time FROM log_head").await;
+    index_of(event().await);
+    place.tamper("DELETE FROM segments WHERE first_index = 1").await;
+    place
+        .tamper(
+            "UPDATE log_head SET size = (SELECT size FROM kept), frontier = (SELECT frontier FROM kept), \
+             last_time = (SELECT last_time FROM kept)",
+        )
+        .await;
+    for _ in 0..2 {
+        assert_eq!(event().await, Err(CommitError::Unavailable), "the log is not the one that was written");
+    }
+    // As large as before, and another one.
+    let other_node = place.committer(&database, 1);
+    index_of(other_node.commit(Entry::record(record("test.event"))).await);
+    assert_eq!(event().await, Err(CommitError::Unavailable), "the log is not the one that was written");
 }
 
 pub async fn two_nodes(place: Place) {

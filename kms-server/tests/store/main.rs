@@ -47,6 +47,7 @@ contract! {
     committing::taken as a_taken_name_or_id_is_refused_and_the_rest_of_its_batch_commits,
     committing::conflict as an_update_of_another_revision_is_refused,
     committing::all_refused as a_batch_of_refusals_writes_nothing,
+    committing::shrunk as a_log_that_shrinks_under_a_running_node_is_written_no_more,
     committing::two_nodes as two_nodes_interleave_without_a_gap_and_both_verify,
     committing::large as a_batch_beyond_a_mebibyte_is_split,
     tokens::replayed as a_token_replays_its_request_and_refuses_another,

@@ -13,6 +13,12 @@ pub async fn created_once(place: Place) {
     let again = Database::create(&place.url, &other.signed, &other.bundle).await;
     assert!(matches!(again, Err(DatabaseError::Exists { .. })), "{again:?}");
     Database::open(&place.url, &place.deployment.bundle).await.expect("still the first one's");
+    if let Some(path) = place.url.strip_prefix("sqlite:") {
+        let folder = std::path::Path::new(path).parent().expect("a folder");
+        let names = folder.read_dir().expect("lists").map(|entry| entry.expect("lists").file_name());
+        let drafts: Vec<_> = names.filter(|name| name.to_string_lossy().contains("draft")).collect();
+        assert!(drafts.is_empty(), "{drafts:?}");
+    }
 }
 
 pub async fn missing(place: Place) {
@@ -127,7 +133,8 @@ fn only_its_owner_can_read_a_new_file() {
     use std::os::unix::fs::MetadataExt;
     run(async {
         let place = Place::sqlite(Suite::Intl).await;
-        place.create().await;
+        let database = place.create().await;
+        database.head().await.expect("reading makes the write-ahead log");
         let path = place.url.strip_prefix("sqlite:").expect("a file");
         for suffix in ["", "-wal"] {
             let mode = std::fs::metadata(format!("{path}{suffix}")).expect("it is there").mode();

@@ -156,16 +156,21 @@ fn a_postgres_that_may_lose_commits_is_refused() {
         let server = Server::start(&["fsync=off"]);
         let url = server.new_database().await;
         let Deployment { signed, bundle, .. } = Deployment::new(Suite::Intl);
-        Database::create(&url, &signed, &bundle).await.expect("the place is empty");
-        let unsafe_setting = async || match Database::open(&url, &bundle).await {
+        let is_unsafe = |result: Result<Database, DatabaseError>| match result {
             Err(DatabaseError::Unsafe { setting }) => setting,
             other => panic!("{other:?}"),
         };
-        assert_eq!(unsafe_setting().await, "fsync=off");
+        assert_eq!(is_unsafe(Database::create(&url, &signed, &bundle).await), "fsync=off");
+        server.stop();
+        server.start_again(&[]);
+        Database::create(&url, &signed, &bundle).await.expect("nothing was made in it before");
+        server.stop();
+        server.start_again(&["fsync=off"]);
+        assert_eq!(is_unsafe(Database::open(&url, &bundle).await), "fsync=off");
         server.stop();
         server.start_again(&[]);
         Database::open(&url, &bundle).await.expect("with fsync it is safe");
         server.execute("ALTER ROLE postgres SET synchronous_commit = off".to_owned()).await;
-        assert_eq!(unsafe_setting().await, "synchronous_commit=off");
+        assert_eq!(is_unsafe(Database::open(&url, &bundle).await), "synchronous_commit=off");
     });
 }

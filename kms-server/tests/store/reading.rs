@@ -150,8 +150,10 @@ pub async fn checkpoints(place: Place) {
 
     let last = database.last_checkpoint().await.expect("it can be read").expect("it is there");
     assert_eq!(last, checkpoint.signed);
-    let all = database.checkpoints().await.expect("they can be read");
-    assert_eq!(all, std::slice::from_ref(&last));
+    let all = database.checkpoints_from(0, 10).await.expect("they can be read");
+    assert_eq!(all, [(6, last.clone())]);
+    assert_eq!(database.checkpoints_from(6, 10).await.expect("they can be read").len(), 1);
+    assert_eq!(database.checkpoints_from(7, 10).await.expect("they can be read"), []);
     let tree = database.checkpoint_tree(6).await.expect("it can be read").expect("it is there");
     assert_eq!(tree, frontier);
     for size in [0, 5, 7] {
