@@ -63,11 +63,11 @@ reasons! {
     AlreadyUnsealed = "ALREADY_UNSEALED",
     /// Too many calls at once.
     Overloaded = "OVERLOADED",
-    /// The caller's deadline passed before the work began.
+    /// The caller's deadline passed; whether a change was done is in the log.
     DeadlineExceeded = "DEADLINE_EXCEEDED",
     /// The HSM does not answer or refuses.
     HsmUnavailable = "HSM_UNAVAILABLE",
-    /// The audit log cannot be written, so nothing is done.
+    /// The audit log cannot be written, so nothing takes effect that is not in it.
     LogUnavailable = "LOG_UNAVAILABLE",
     /// The message is not part of this ceremony or of no ceremony that is going on.
     CeremonyForeign = "CEREMONY_FOREIGN",

@@ -20,6 +20,11 @@ impl Secret {
         &self.0
     }
 
+    /// The bytes themselves, to be filled.
+    pub fn expose_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
     /// Moves the bytes out, still wiped when dropped.
     pub fn into_zeroizing(self) -> Zeroizing<Vec<u8>> {
         self.0
@@ -99,9 +104,9 @@ pub fn leaving_no_stack<T>(work: impl FnOnce() -> T) -> T {
     }
     #[inline(never)]
     fn overwrite() {
+        // One plain store of the whole area, which the compiler cannot leave out: somebody might look at it.
         let mut area = [0_u64; STACK_WORDS];
-        area.zeroize();
-        core::hint::black_box(&area);
+        core::hint::black_box(&mut area);
     }
     let result = run(work);
     overwrite();

@@ -1,4 +1,4 @@
-use super::{Gate, convert, status};
+use super::{Gate, convert, overloaded, status};
 use crate::service::audit::{Exported, Filter, READ_AHEAD};
 use crate::service::{Caller, Node, ServiceError};
 use kms_core::audit::Leaf;
@@ -39,6 +39,9 @@ impl Gate {
             Err((error, request_id)) => return self.answer(method, start, Err(error), &request_id),
         };
         let request_id = caller.request_id.clone();
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            return self.answer(method, start, Err(overloaded()), &request_id);
+        };
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let work = run(self.node.clone(), caller.clone(), request.into_inner(), sender.clone());
         let node = self.node.clone();
@@ -49,6 +52,7 @@ impl Gate {
             if let Err(error) = result {
                 let _ = sender.send(Err(error)).await;
             }
+            drop(permit);
         });
         let id = request_id.clone();
         let answers = ReceiverStream::new(receiver)
@@ -86,6 +90,10 @@ impl Audit for Gate {
                         return Err(ServiceError::field("count_max", error));
                     }
                 };
+                // Nothing has so great an index; the database could not even compare it.
+                if i64::try_from(message.from_index).is_err() {
+                    return Err(ServiceError::field("from_index", "is beyond any log"));
+                }
                 let filter = Filter {
                     key,
                     actor: (!message.actor.is_empty()).then_some(message.actor),

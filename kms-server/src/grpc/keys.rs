@@ -8,7 +8,8 @@ use kms_proto::v1::{self, keys_server::Keys};
 use tonic::{Request, Response, Status};
 
 const PAGE_SIZE_DEFAULT: u32 = 100;
-const PAGE_SIZE_MAX: u32 = 1000;
+/// The longest names in so many keys fit into the shortest message that can be configured.
+const PAGE_SIZE_MAX: u32 = 250;
 
 impl Gate {
     fn check_administration(&self) -> Result<(), ServiceError> {
@@ -70,7 +71,12 @@ impl Keys for Gate {
             }
             let page = node.list_keys(&caller, &message.page_token, count).await?;
             Ok(v1::ListKeysResponse {
-                keys: page.keys.iter().map(convert::proto_key).collect(),
+                // Without their versions, of which a key can have any number.
+                keys: page
+                    .keys
+                    .iter()
+                    .map(|key| v1::Key { versions: vec![], ..convert::proto_key(key) })
+                    .collect(),
                 next_page_token: page.next_after.unwrap_or_default(),
             })
         })

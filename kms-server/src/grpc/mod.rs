@@ -42,6 +42,11 @@ pub enum Offer {
     All,
 }
 
+fn overloaded() -> ServiceError {
+    ServiceError::new(Reason::Overloaded, "too many calls run on this listener")
+        .retry_after(Duration::from_millis(100))
+}
+
 impl Gate {
     /// The gate of one listener.
     pub fn new(node: Arc<Node>, offer: Offer) -> Self {
@@ -99,10 +104,7 @@ impl Gate {
             Ok(caller) => {
                 let request_id = caller.request_id.clone();
                 let result = match self.calls.clone().try_acquire_owned() {
-                    Err(_) => {
-                        Err(ServiceError::new(Reason::Overloaded, "too many calls run on this listener")
-                            .retry_after(Duration::from_millis(100)))
-                    }
+                    Err(_) => Err(overloaded()),
                     Ok(permit) => {
                         let span =
                             tracing::info_span!("call", method, request_id, caller = %caller.principal);

@@ -1,6 +1,7 @@
 //! Use of keys: data keys, encryption, decryption. Every answer leaves after its record is durable.
 
-use super::open::{Found, Open, Place};
+use super::error::opening;
+use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
 use super::{Caller, Node, ServiceError};
 use crate::random::system_rng;
 use crate::store::{Commit, Entry, Material};
@@ -15,11 +16,8 @@ use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::secret::Secret;
 use kms_core::suite::NONCE_LEN;
-use kms_hsm::{LockedBytes, Sealed};
+use kms_hsm::Sealed;
 use std::sync::Arc;
-
-/// How often a call is decided again when the catalogue changed under it.
-const DECISION_COUNT_MAX: u32 = 5;
 
 /// A data key in the clear.
 #[derive(Debug)]
@@ -79,8 +77,8 @@ struct Use<'a> {
     context: &'a EncryptionContext,
 }
 
-fn refuse_state(found: &Found, version: KeyVersion, verb: &str, state: KeyState) -> ServiceError {
-    let name = &found.key.row.name;
+fn refuse_state(entry: &KeyEntry, version: KeyVersion, verb: &str, state: KeyState) -> ServiceError {
+    let name = &entry.row.name;
     ServiceError::new(Reason::KeyStateForbids, format!("key {name}@{version} is {state}; it does not {verb}"))
 }
 
@@ -99,16 +97,17 @@ impl Node {
     ) -> Result<DataKey, ServiceError> {
         let action = Action::GenerateDataKey;
         let open = self.require_open()?;
-        let spec = match spec {
-            Some(spec) => spec,
-            None => open.find(&self.database, &caller.principal.tenant, &key.key).await?.key.row.spec,
-        };
-        let mut material = LockedBytes::zeroed(spec.key_len());
-        open.random(&mut material, caller.deadline).await?;
+        // Random bytes may cost an HSM call: what can be refused is refused before.
+        let (found, _) = self.key_to_encrypt(&open, caller, key).await?;
+        let spec = spec.unwrap_or(found.key.row.spec);
+        // Not locked pages: the answer carries the same bytes through the transport's buffers at once, and mapping
+        // pages for every call costs a quarter of it.
+        let mut material = Secret::new(vec![0; spec.key_len()]);
+        open.random(material.expose_mut(), caller.deadline).await?;
         let plaintext = envelope::data_key_plaintext(spec, material.expose());
         let using = Use { action, purpose: Purpose::DataKey, context };
         let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
-        let plaintext = (!without_plaintext).then(|| Secret::new(material.expose().to_vec()));
+        let plaintext = (!without_plaintext).then_some(material);
         Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
     }
 
@@ -174,14 +173,8 @@ impl Node {
         plaintext: &Secret,
     ) -> Result<Encrypted, ServiceError> {
         for _ in 0..DECISION_COUNT_MAX {
-            let found = open.find(&self.database, &caller.principal.tenant, &key.key).await?;
-            let number = key.version.unwrap_or(found.key.row.current_version);
+            let (found, number) = self.key_to_encrypt(open, caller, key).await?;
             let version = found.key.version(number)?;
-            for state in [found.key.row.state, version.state] {
-                if !state.can_encrypt() {
-                    return Err(refuse_state(&found, number, "encrypt", state));
-                }
-            }
             let row = &found.key.row;
             let place = open.place(&self.bundle, row, version, caller.deadline).await?;
             let binding = Binding { tenant: &row.tenant, context: using.context };
@@ -222,6 +215,63 @@ impl Node {
         Err(contention())
     }
 
+    /// The key and version that encrypt for a caller.
+    async fn key_to_encrypt(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        key: &KeyRef,
+    ) -> Result<(Found, KeyVersion), ServiceError> {
+        open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
+            let number = key.version.unwrap_or(entry.row.current_version);
+            for state in [entry.row.state, entry.version(number)?.state] {
+                if !state.can_encrypt() {
+                    return Err(refuse_state(entry, number, "encrypt", state));
+                }
+            }
+            Ok(number)
+        })
+        .await
+    }
+
+    /// The key that decrypts for a caller; it has the header's version, whose material is where the header says.
+    async fn key_to_decrypt(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        header: &Header,
+    ) -> Result<Found, ServiceError> {
+        let selector = KeySelector::Id(header.key_id);
+        let judged = open.judge(&self.database, &caller.principal.tenant, &selector, |entry| {
+            let version = entry.version(header.version).map_err(|_| invalid(CiphertextInvalid))?;
+            let row = &entry.row;
+            if row.spec != header.spec {
+                return Err(invalid(CiphertextInvalid));
+            }
+            if row.state != KeyState::Active {
+                return Err(refuse_state(entry, header.version, "decrypt", row.state));
+            }
+            if !version.state.can_decrypt() {
+                return Err(refuse_state(entry, header.version, "decrypt", version.state));
+            }
+            let is_fitting = match header.freshness {
+                Freshness::Salt(_) => matches!(version.material, Material::Wrapped(_)),
+                Freshness::Nonce(_) => matches!(version.material, Material::Resident(_)),
+            };
+            // Looked at here, because finding out where the material is can cost an HSM call.
+            if !is_fitting {
+                return Err(invalid(CiphertextInvalid));
+            }
+            Ok(())
+        });
+        match judged.await {
+            Ok((found, ())) => Ok(found),
+            // A key of another tenant is not found here. That must look like any other wrong ciphertext.
+            Err(error) if error.reason == Reason::KeyNotFound => Err(invalid(CiphertextInvalid)),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn open_and_commit(
         &self,
         open: &Arc<Open>,
@@ -240,34 +290,12 @@ impl Node {
             return Err(invalid(CiphertextInvalid));
         }
         for _ in 0..DECISION_COUNT_MAX {
-            let selector = KeySelector::Id(header.key_id);
-            // A key of another tenant is not found here. That must look like any other wrong ciphertext.
-            let found = match open.find(&self.database, &caller.principal.tenant, &selector).await {
-                Err(error) if error.reason == Reason::KeyNotFound => return Err(invalid(CiphertextInvalid)),
-                other => other?,
-            };
             if let Some(expected) = &request.expected_key {
                 self.check_expected(open, caller, expected, &header).await?;
             }
-            let version = found.key.version(header.version).map_err(|_| invalid(CiphertextInvalid))?;
+            let found = self.key_to_decrypt(open, caller, &header).await?;
+            let version = found.key.version(header.version)?;
             let row = &found.key.row;
-            if row.spec != header.spec {
-                return Err(invalid(CiphertextInvalid));
-            }
-            if row.state != KeyState::Active {
-                return Err(refuse_state(&found, header.version, "decrypt", row.state));
-            }
-            if !version.state.can_decrypt() {
-                return Err(refuse_state(&found, header.version, "decrypt", version.state));
-            }
-            let is_fitting = match header.freshness {
-                Freshness::Salt(_) => matches!(version.material, Material::Wrapped(_)),
-                Freshness::Nonce(_) => matches!(version.material, Material::Resident(_)),
-            };
-            // Looked at here, because finding out where the material is can cost an HSM call.
-            if !is_fitting {
-                return Err(invalid(CiphertextInvalid));
-            }
             let binding = Binding { tenant: &row.tenant, context: using.context };
             let plaintext =
                 match (open.place(&self.bundle, row, version, caller.deadline).await?, header.freshness) {
@@ -276,12 +304,13 @@ impl Node {
                     }
                     (Place::Resident(object), Freshness::Nonce(nonce)) => {
                         let aad = header.associated_data(binding.tenant, binding.context);
-                        let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec())?;
+                        let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec()).map_err(opening)?;
                         let spec = row.spec;
                         open.hsm("open", caller.deadline, move |session| {
                             session.open(object, spec, &aad, &sealed)
                         })
-                        .await?
+                        .await
+                        .map_err(opening)?
                     }
                     _ => return Err(invalid(CiphertextInvalid)),
                 };
@@ -294,7 +323,7 @@ impl Node {
 
     async fn check_expected(
         &self,
-        open: &Arc<Open>,
+        open: &Open,
         caller: &Caller,
         expected: &KeyRef,
         header: &Header,
@@ -333,9 +362,4 @@ impl Node {
 
 fn invalid(error: CiphertextInvalid) -> ServiceError {
     ServiceError::new(Reason::CiphertextInvalid, error.to_string())
-}
-
-pub(super) fn contention() -> ServiceError {
-    ServiceError::new(Reason::Contention, "the keys changed again and again while this call ran; try again")
-        .retry_after(std::time::Duration::from_millis(50))
 }

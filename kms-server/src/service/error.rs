@@ -39,6 +39,18 @@ impl ServiceError {
     }
 }
 
+/// What to do when it is not known how much of a call was done.
+const REPEAT: &str = "try again, and a change with the same idempotency token";
+
+/// The HSM did not open a ciphertext: its sender's fault, or the HSM's.
+pub(super) fn opening(error: HsmError) -> ServiceError {
+    if error.class() != ErrorClass::CallersFault {
+        return error.into();
+    }
+    tracing::debug!(error = %crate::chain(&error), "the HSM does not open a ciphertext");
+    ServiceError::new(Reason::CiphertextInvalid, kms_core::envelope::CiphertextInvalid.to_string())
+}
+
 impl From<CommitError> for ServiceError {
     fn from(error: CommitError) -> Self {
         match error {
@@ -47,7 +59,7 @@ impl From<CommitError> for ServiceError {
                     .retry_after(Duration::from_millis(100))
             }
             CommitError::Unavailable => {
-                Self::new(Reason::LogUnavailable, "the audit log cannot be written, so nothing was done")
+                Self::new(Reason::LogUnavailable, format!("the audit log cannot be written; {REPEAT}"))
                     .retry_after(Duration::from_secs(1))
             }
         }
@@ -62,7 +74,7 @@ impl From<DatabaseError> for ServiceError {
                 Reason::Internal,
                 "a stored row is not what this service wrote; see the server's log",
             ),
-            _ => Self::new(Reason::LogUnavailable, "the database does not answer; nothing was done")
+            _ => Self::new(Reason::LogUnavailable, format!("the database does not answer; {REPEAT}"))
                 .retry_after(Duration::from_secs(1)),
         }
     }
@@ -71,10 +83,6 @@ impl From<DatabaseError> for ServiceError {
 impl From<HsmError> for ServiceError {
     fn from(error: HsmError) -> Self {
         match error.class() {
-            ErrorClass::CallersFault => {
-                tracing::debug!(error = %crate::chain(&error), "the HSM refused a request");
-                Self::new(Reason::CiphertextInvalid, kms_core::envelope::CiphertextInvalid.to_string())
-            }
             ErrorClass::Busy => Self::new(Reason::Overloaded, "too many calls wait for the HSM; try again")
                 .retry_after(Duration::from_millis(100)),
             ErrorClass::Deadline => Self::new(
@@ -85,7 +93,9 @@ impl From<HsmError> for ServiceError {
                 Reason::SpecUnsupported,
                 "this token cannot do that; choose another specification or protection wrapped",
             ),
-            ErrorClass::RetryOnNewSession
+            // What the caller can get wrong was checked before; where a ciphertext is opened, `opening` says so.
+            ErrorClass::CallersFault
+            | ErrorClass::RetryOnNewSession
             | ErrorClass::LoginLost
             | ErrorClass::TokenGone
             | ErrorClass::DeviceSick
@@ -93,7 +103,7 @@ impl From<HsmError> for ServiceError {
             | ErrorClass::NotFound
             | ErrorClass::Stopped => {
                 tracing::error!(error = %crate::chain(&error), "the HSM failed");
-                Self::new(Reason::HsmUnavailable, "the HSM does not answer; nothing was done")
+                Self::new(Reason::HsmUnavailable, format!("the HSM does not do what it is asked; {REPEAT}"))
                     .retry_after(Duration::from_secs(1))
             }
         }

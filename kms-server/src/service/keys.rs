@@ -1,7 +1,6 @@
 //! The life of keys: create, describe, list, rotate, suspend, resume.
 
-use super::crypto::contention;
-use super::open::{KeyEntry, Open};
+use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
 use crate::random::{now, random_id};
 use crate::store::{Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow};
@@ -13,8 +12,6 @@ use kms_core::reason::Reason;
 use kms_hsm::{HsmError, ObjectKind};
 use std::sync::Arc;
 use std::time::Instant;
-
-const DECISION_COUNT_MAX: u32 = 5;
 
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
@@ -266,7 +263,8 @@ impl Node {
         self.commit_key(open, record, Draft { key, versions, expected_revision }, None).await
     }
 
-    /// Finishes what a crash left behind; called at unseal.
+    /// Finishes what a crash left behind; called at unseal. What cannot be finished is logged, stays as it is, and
+    /// is tried again by the next use or unseal.
     pub(super) async fn finish_unfinished(
         &self,
         open: &Arc<Open>,
@@ -280,7 +278,11 @@ impl Node {
                     .key(entry.row.key_id, Some(creating.version))
                     .detail("name", entry.row.name.as_str())
                     .detail("because", "its creation was interrupted");
-                self.activate(open, &entry, creating, record, deadline).await?;
+                // One key that cannot be finished must not keep every other from being used.
+                if let Err(error) = self.activate(open, &entry, creating, record, deadline).await {
+                    let (key, version) = (entry.row.key_id, creating.version);
+                    tracing::error!(%key, %version, %error, "a creation that was interrupted cannot be finished");
+                }
             }
         }
         Ok(())
@@ -296,11 +298,19 @@ impl Node {
         key: &KeySelector,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
         let open = self.require_open()?;
-        let entry = open.find(&self.database, &caller.principal.tenant, key).await?.key;
-        let event = Action::DescribeKey.event();
-        let record = self.record(event, Outcome::Done, caller).key(entry.row.key_id, None);
-        self.committer.commit(Entry::record(record)).await?;
-        Ok(entry)
+        for _ in 0..DECISION_COUNT_MAX {
+            let found = open.find(&self.database, &caller.principal.tenant, key).await?;
+            let record = self
+                .record(Action::DescribeKey.event(), Outcome::Done, caller)
+                .key(found.key.row.key_id, None);
+            let entry = Entry { decided_under: Some(found.revision), ..Entry::record(record) };
+            match self.committer.commit(entry).await? {
+                // Another node has changed keys: what is described must be what is true now.
+                Commit::Stale(revision) => open.advance(revision),
+                _ => return Ok(found.key),
+            }
+        }
+        Err(contention())
     }
 
     /// A page of the tenant's keys.
@@ -350,14 +360,21 @@ impl Node {
             if self.replayed(claim.as_ref()).await?.is_some() {
                 return self.answer_again(open, key_id, Action::RotateKey, caller).await;
             }
-            if entry.versions.iter().any(|version| version.state == KeyState::Creating) {
+            let rotatable = |entry: &KeyEntry| {
+                let is_creating = entry.versions.iter().any(|one| one.state == KeyState::Creating);
+                if !is_creating && entry.row.state != KeyState::Active {
+                    let (name, state) = (&entry.row.name, entry.row.state);
+                    let message = format!("key {name} is {state}; it cannot be rotated");
+                    return Err(ServiceError::new(Reason::KeyStateForbids, message));
+                }
+                Ok(is_creating)
+            };
+            let (found, is_creating) = open.judge(&self.database, tenant, selector, rotatable).await?;
+            let entry = found.key;
+            if is_creating {
                 // Another rotation has begun; finishing it is the only way on.
                 self.finish_creation(open, key_id, caller).await?;
                 continue;
-            }
-            if entry.row.state != KeyState::Active {
-                let message = format!("key {} is {}; it cannot be rotated", entry.row.name, entry.row.state);
-                return Err(ServiceError::new(Reason::KeyStateForbids, message));
             }
             let last = entry.versions.last().map_or(entry.row.current_version, |version| version.version);
             let number = last.next().ok_or_else(|| {
@@ -415,10 +432,11 @@ impl Node {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
-            let entry = open.find(&self.database, tenant, selector).await?.key;
-            let mut key = entry.row.clone();
+            let changed = |entry: &KeyEntry| entry.row.state.apply(command).map_err(transition);
+            let (found, state) = open.judge(&self.database, tenant, selector, changed).await?;
+            let mut key = found.key.row.clone();
+            key.state = state;
             let expected_revision = Some(key.revision);
-            key.state = key.state.apply(command).map_err(transition)?;
             key.revision += 1;
             let record = self
                 .record(action.event(), Outcome::Done, caller)
