@@ -135,16 +135,6 @@ impl Deployment {
     fn try_start(&self, more_environment: &[(OsString, OsString)]) -> Result<(), String> {
         let mut running = lock(&self.running);
         assert!(running.is_none(), "the server runs already");
-        let start = {
-            let mut count = lock(&self.start_count);
-            *count += 1;
-            *count
-        };
-        let file = |kind| {
-            let path = self.folder.path().join(format!("server-{start}.{kind}"));
-            (path.clone(), File::create(path).expect("a file for the server's output"))
-        };
-        let ((out_path, out), (err_path, err)) = (file("out"), file("err"));
         let mut command = Command::new(binaries::program("kms-server"));
         command.args(["dev", "--state", STATE, "--listen", &self.address()]);
         command.args(["--suite", self.options.suite.name()]);
@@ -154,16 +144,10 @@ impl Deployment {
         if self.options.sealed {
             command.arg("--seal");
         }
-        let server = command
-            .current_dir(self.folder.path())
-            .envs(self.options.environment.iter().chain(more_environment).map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .spawn()
-            .expect("kms-server starts");
-        let watchdog = after_this_process(r#"kill -9 "$1""#, OsStr::new(&server.id().to_string()));
-        *running = Some(Running { server, watchdog });
+        let one = self.spawn(&mut command, more_environment);
+        let start = *lock(&self.start_count);
+        let (out_path, err_path) = (self.output_file(start, "out"), self.output_file(start, "err"));
+        *running = Some(one);
         let end = Instant::now() + START_MAX;
         let said = |path: &Path| fs::read_to_string(path).unwrap_or_default();
         loop {
@@ -179,6 +163,49 @@ impl Deployment {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Serves the deployment's files with `kms-server run` and another configuration, which `dev` has no settings
+    /// for. Does not wait until it listens; it starts sealed.
+    ///
+    /// # Panics
+    /// When it runs already or does not start.
+    pub fn run_with(&self, configuration: &Path) {
+        let mut running = lock(&self.running);
+        assert!(running.is_none(), "the server runs already");
+        let mut command = Command::new(binaries::program("kms-server"));
+        command.arg("run").arg("--config").arg(configuration);
+        // As `dev` sets it for itself.
+        match self.options.module {
+            Module::Sim => command.env(hsm_sim::DIRECTORY_VARIABLE, self.state("tokens")),
+            Module::SoftHsm => command.env("SOFTHSM2_CONF", self.state("softhsm2.conf")),
+        };
+        *running = Some(self.spawn(&mut command, &[]));
+    }
+
+    /// Starts the server process, with what it says in files of its own, and its watchdog.
+    fn spawn(&self, command: &mut Command, more_environment: &[(OsString, OsString)]) -> Running {
+        let start = {
+            let mut count = lock(&self.start_count);
+            *count += 1;
+            *count
+        };
+        let file =
+            |kind| File::create(self.output_file(start, kind)).expect("a file for the server's output");
+        let server = command
+            .current_dir(self.folder.path())
+            .envs(self.options.environment.iter().chain(more_environment).map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(file("out"))
+            .stderr(file("err"))
+            .spawn()
+            .expect("kms-server starts");
+        let watchdog = after_this_process(r#"kill -9 "$1""#, OsStr::new(&server.id().to_string()));
+        Running { server, watchdog }
+    }
+
+    fn output_file(&self, start: u32, kind: &str) -> PathBuf {
+        self.folder.path().join(format!("server-{start}.{kind}"))
     }
 
     /// Waits until the server has ended by itself; `None` when it still runs after `time_max`.
@@ -302,12 +329,18 @@ impl Deployment {
 
     /// Everything that the server said on its standard error, over all starts.
     pub fn log(&self) -> String {
-        (1..=*lock(&self.start_count))
-            .map(|start| {
-                let path = self.folder.path().join(format!("server-{start}.err"));
-                fs::read_to_string(path).unwrap_or_default()
-            })
-            .collect()
+        let last = *lock(&self.start_count);
+        (1..=last).map(|start| self.log_of(start)).collect()
+    }
+
+    /// What the server said on its standard error since its last start.
+    pub fn last_log(&self) -> String {
+        let last = *lock(&self.start_count);
+        self.log_of(last)
+    }
+
+    fn log_of(&self, start: u32) -> String {
+        fs::read_to_string(self.output_file(start, "err")).unwrap_or_default()
     }
 
     /// Runs `kms` with a profile.

@@ -5,12 +5,17 @@ use crate::metrics::Metrics;
 use crate::workload;
 use kms_core::suite::Suite;
 use kms_tests::{Deployment, Module, Options, binaries, command};
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a workload may run until its server reaches the step.
+/// How long a workload may run until its server reaches the step, on a machine that needs no time for one pass.
 const WORK_MAX: Duration = Duration::from_secs(20);
+/// And how many times the measured pass more: some steps come with time, and not with work.
+const WORK_PASSES: u32 = 4;
+/// Operations of the HSM without a step of their own. They only look, and no change waits for them.
+const WITHOUT_STEPS: [&str; 3] = ["open_session", "status", "objects"];
 /// Rounds of one step with `KMS_DEEP=1`.
 const DEEP_ROUND_COUNT: u32 = 10;
 /// A step that is reached while the server starts is tried there in one of so many rounds.
@@ -52,6 +57,7 @@ async fn run(name: &str, options: Options, steps: Vec<String>) {
     let deployment = Arc::new(Deployment::start(options));
     let mut account = Account::default();
     let reach = Reach::measure(&deployment, &mut account).await;
+    reach.check_that_every_operation_has_steps();
     deployment.kill9();
 
     let mut choices = Choices(seed);
@@ -60,7 +66,7 @@ async fn run(name: &str, options: Options, steps: Vec<String>) {
             let armed = format!("{step}:{}", reach.choose(step, &mut choices));
             let start = Instant::now();
             let first_kept = account.kept.len();
-            let phase = crash_at(&deployment, &mut account, &armed).await;
+            let phase = crash_at(&deployment, &mut account, &armed, reach.work_max()).await;
             deployment.start_again();
             account.check(&deployment, first_kept).await;
             eprintln!("{name}, round {round}: {armed} {phase}, {:.1} s", start.elapsed().as_secs_f32());
@@ -83,18 +89,25 @@ async fn run(name: &str, options: Options, steps: Vec<String>) {
 }
 
 /// Starts the server armed and lets it work until it has killed itself. Says when that was.
-async fn crash_at(deployment: &Arc<Deployment>, account: &mut Account, armed: &str) -> &'static str {
+async fn crash_at(
+    deployment: &Arc<Deployment>,
+    account: &mut Account,
+    armed: &str,
+    work_max: Duration,
+) -> &'static str {
     let step = armed.split(':').next().expect("a step has a name");
     let killed = format!("crash test: killed at {step}");
     if let Err(said) = deployment.try_start_with(&[("KMS_CRASH_AT".into(), armed.into())]) {
         assert!(said.contains(&killed), "{armed}: the server did not start and said\n{said}");
         return "while starting";
     }
-    account.merge(workload::run(deployment, Some(WORK_MAX)).await);
+    account.merge(workload::run(deployment, Some(work_max)).await);
     let ended = deployment.wait_until_ended(Duration::from_secs(1));
-    let ended = ended.unwrap_or_else(|| panic!("{armed} was not reached within {WORK_MAX:?} of work"));
-    assert_eq!(ended.signal(), Some(KILLED), "{armed}: the server ended by itself\n{}", deployment.log());
-    assert!(deployment.log().contains(&killed), "{armed}: the server was killed elsewhere");
+    let ended = ended.unwrap_or_else(|| panic!("{armed} was not reached within {work_max:?} of work"));
+    // Of this start alone: an earlier round was killed at the same step.
+    let said = deployment.last_log();
+    assert_eq!(ended.signal(), Some(KILLED), "{armed}: the server ended by itself\n{said}");
+    assert!(said.contains(&killed), "{armed}: the server was killed elsewhere\n{said}");
     "at work"
 }
 
@@ -105,6 +118,7 @@ const KILLED: i32 = 9;
 struct Reach {
     ready: Metrics,
     worked: Metrics,
+    pass_time: Duration,
 }
 
 impl Reach {
@@ -119,10 +133,30 @@ impl Reach {
             assert!(Instant::now() < end, "there is no checkpoint after the unseal");
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
+        let start = Instant::now();
         account.merge(workload::run(deployment, None).await);
+        let pass_time = start.elapsed();
         let worked = Metrics::read(deployment, "auditor").await;
         account.check(deployment, 0).await;
-        Self { ready, worked }
+        Self { ready, worked, pass_time }
+    }
+
+    /// How long a workload may run until its server reaches the step.
+    fn work_max(&self) -> Duration {
+        WORK_MAX + WORK_PASSES * self.pass_time
+    }
+
+    /// The server's list of steps is written by hand; what the HSM was asked is counted.
+    fn check_that_every_operation_has_steps(&self) {
+        let steps: BTreeSet<String> = step_names().into_iter().collect();
+        let asked = self.worked.hsm_operation_names();
+        assert!(asked.contains("seal"), "the metrics name the operations: {asked:?}");
+        for operation in asked.iter().filter(|one| !WITHOUT_STEPS.contains(&one.as_str())) {
+            for side in ["before", "after"] {
+                let step = format!("hsm.{side}-{operation}");
+                assert!(steps.contains(&step), "the HSM is asked to {operation}, and {step} is no step");
+            }
+        }
     }
 
     /// At which occurrence of a step to stop: anywhere in the workload, or anywhere before.

@@ -1,6 +1,6 @@
 //! The secrets of a deployment, computed by the test itself from the custodians' files.
 
-use crate::scan::KnownSecret;
+use crate::scan::{KnownSecret, files_in};
 use kms_core::bundle::Bundle;
 use kms_core::codec;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
@@ -11,6 +11,8 @@ use kms_core::quorum::{SecretKind, combine};
 use kms_core::secret::SecretBytes;
 use kms_hsm::{HsmModule, HsmPartition, Pin, PinPurpose, Profile, ProfileChoice, Sealed};
 use kms_tests::{Custodian, Deployment, Module, binaries};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use std::fs;
@@ -134,6 +136,30 @@ pub fn node_key(deployment: &Deployment) -> KnownSecret {
     let file: NodeKeyFile = codec::open_armour(&text).expect("a node key");
     let key = file.key().expect("a scalar of its curve");
     KnownSecret::new("the node's private key", *key.scalar().expose())
+}
+
+/// The private keys of the certificates that `dev` makes: the server's, the clients' and the authority's.
+pub fn tls_keys(deployment: &Deployment) -> Vec<KnownSecret> {
+    let mut keys = Vec::new();
+    for path in files_in(&deployment.state("certificates")) {
+        if path.extension().is_none_or(|extension| extension != "key") {
+            continue;
+        }
+        let name = path.file_stem().expect("a key has a name").to_string_lossy();
+        let pem = fs::read(&path).expect("a private key");
+        let key = PrivateKeyDer::from_pem_slice(&pem).expect("a private key is PEM");
+        keys.push(KnownSecret::new(format!("the TLS key of {name}"), scalar(key.secret_der())));
+    }
+    // The authority, the server, and the principals that are no custodians.
+    assert_eq!(keys.len(), CUSTODIANS.len() + 5, "every certificate has a key");
+    keys
+}
+
+/// The scalar in a private key of P-256 (RFC 5915: version 1, then 32 bytes).
+fn scalar(der: &[u8]) -> Vec<u8> {
+    const BEFORE: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let start = der.windows(BEFORE.len()).position(|bytes| bytes == BEFORE).expect("a key of P-256");
+    der[start + BEFORE.len()..][..32].to_vec()
 }
 
 struct WrappedRow {

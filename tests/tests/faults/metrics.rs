@@ -5,7 +5,7 @@ use kms_tests::rpc::ClientCertificate;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -37,6 +37,13 @@ impl Metrics {
     pub fn hsm_operations(&self, operation: &str) -> u64 {
         let label = format!("operation=\"{operation}\"");
         self.sum("kms_hsm_operations_total{", &label)
+    }
+
+    /// Everything that the HSM was asked for.
+    pub fn hsm_operation_names(&self) -> BTreeSet<String> {
+        let labels = self.0.keys().filter_map(|name| name.strip_prefix("kms_hsm_operations_total{"));
+        let operations = labels.filter_map(|labels| labels.split("operation=\"").nth(1)?.split('"').next());
+        operations.map(str::to_owned).collect()
     }
 
     /// How many batches the committer has tried.

@@ -47,20 +47,37 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Looks for every form that bytes have in files and logs: as they are, hexadecimal, base64, and the list of
-    /// numbers that `{:?}` prints.
+    /// Looks for every form that bytes have in files and logs: as they are, hexadecimal, base64, the lists of
+    /// numbers that `{:?}` and `{:x?}` print, and the escapes of byte strings.
     pub fn of_all_forms(secrets: &[KnownSecret]) -> Self {
         let forms = secrets.iter().flat_map(|secret| {
             let needle = |form, bytes| Needle { name: secret.name.clone(), form, bytes };
             let bytes = &secret.bytes;
-            let numbers: Vec<String> = bytes.iter().map(u8::to_string).collect();
             let mut forms = vec![
                 needle("raw bytes", bytes.clone()),
                 needle("lower-case hexadecimal", hexadecimal(bytes).into_bytes()),
                 needle("upper-case hexadecimal", hexadecimal(bytes).to_uppercase().into_bytes()),
-                needle("a list of numbers", numbers.join(", ").into_bytes()),
-                needle("a list of numbers", numbers.join(",").into_bytes()),
+                needle("a byte string", bytes.escape_ascii().to_string().into_bytes()),
+                needle("a byte string of Bytes", escaped_as_bytes_do(bytes)),
             ];
+            for separator in [", ", ","] {
+                let mut list = |form, number: fn(&u8) -> String| {
+                    let numbers: Vec<String> = bytes.iter().map(number).collect();
+                    forms.push(needle(form, numbers.join(separator).into_bytes()));
+                };
+                list("a list of numbers", u8::to_string);
+                list("a list of hexadecimal numbers", |byte| format!("{byte:x}"));
+                list("a list of hexadecimal numbers", |byte| format!("{byte:X}"));
+                list("a list of hexadecimal numbers", |byte| format!("{byte:02x}"));
+                list("a list of hexadecimal numbers", |byte| format!("{byte:02X}"));
+                list("a list of hexadecimal numbers", |byte| format!("{byte:#x}"));
+                list("a list of hexadecimal numbers", |byte| format!("{byte:#04x}"));
+            }
+            let pairs: [fn(&u8) -> String; 2] = [|byte| format!("{byte:02x}"), |byte| format!("{byte:02X}")];
+            for number in pairs {
+                let numbers: Vec<String> = bytes.iter().map(number).collect();
+                forms.push(needle("hexadecimal with colons", numbers.join(":").into_bytes()));
+            }
             for before in 0..3 {
                 forms.push(needle("base64", base64_inside(bytes, before, b"+/")));
                 forms.push(needle("base64 for URLs", base64_inside(bytes, before, b"-_")));
@@ -142,6 +159,17 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What `{:?}` of the crate `bytes` prints between its quotes. Unlike the standard library it writes zero short
+/// and leaves the single quote alone.
+fn escaped_as_bytes_do(bytes: &[u8]) -> Vec<u8> {
+    let escape = |byte: &u8| match byte {
+        0 => b"\\0".to_vec(),
+        b'\'' => vec![b'\''],
+        other => std::ascii::escape_default(*other).collect(),
+    };
+    bytes.iter().flat_map(escape).collect()
+}
+
 /// The base64 digits that depend on `bytes` alone when `before` other bytes stand in front of them.
 fn base64_inside(bytes: &[u8], before: usize, last_two: &[u8; 2]) -> Vec<u8> {
     let digits: Vec<u8> =
@@ -158,7 +186,7 @@ fn base64_inside(bytes: &[u8], before: usize, last_two: &[u8; 2]) -> Vec<u8> {
 fn the_scanner_finds_every_form_of_a_secret_and_nothing_else() {
     let secret = [0x00, 0x10, 0x83, 0x10, 0x51, 0x87, 0x20, 0x92, 0x8b, 0xfb, 0xff, 0xfe];
     let scanner = Scanner::of_all_forms(&[KnownSecret::new("planted", secret)]);
-    let planted: [(&[u8], &str); 9] = [
+    let planted: [(&[u8], &str); 16] = [
         (&secret, "raw bytes"),
         (b"x00108310518720928bfbfffe", "lower-case hexadecimal"),
         (b"00108310518720928BFBFFFE;", "upper-case hexadecimal"),
@@ -169,6 +197,16 @@ fn the_scanner_finds_every_form_of_a_secret_and_nothing_else() {
         (b"eAAQgxBRhyCSi/v//g==", "base64"),
         (b"eHgAEIMQUYcgkov7//4=", "base64"),
         (b"ABCDEFGHIJKL-__-", "base64 for URLs"),
+        (br#"b"\x00\x10\x83\x10Q\x87 \x92\x8b\xfb\xff\xfe""#, "a byte string"),
+        (br#"b"\0\x10\x83\x10Q\x87 \x92\x8b\xfb\xff\xfe""#, "a byte string of Bytes"),
+        (b"[0, 10, 83, 10, 51, 87, 20, 92, 8b, fb, ff, fe]", "a list of hexadecimal numbers"),
+        (b"[00, 10, 83, 10, 51, 87, 20, 92, 8B, FB, FF, FE]", "a list of hexadecimal numbers"),
+        (b"0x0,0x10,0x83,0x10,0x51,0x87,0x20,0x92,0x8b,0xfb,0xff,0xfe", "a list of hexadecimal numbers"),
+        (
+            b"[0x00, 0x10, 0x83, 0x10, 0x51, 0x87, 0x20, 0x92, 0x8b, 0xfb, 0xff, 0xfe]",
+            "a list of hexadecimal numbers",
+        ),
+        (b"00:10:83:10:51:87:20:92:8b:fb:ff:fe", "hexadecimal with colons"),
     ];
     for (bytes, form) in planted {
         let hits = scanner.find(bytes);

@@ -1,6 +1,6 @@
 //! Where a secret must not be: in files, logs and answers, and in the memory of a sealed server.
 
-use crate::known_secrets::{QuorumSecrets, node_key, passphrases};
+use crate::known_secrets::{QuorumSecrets, node_key, passphrases, tls_keys};
 use crate::memory;
 use crate::own_process;
 use crate::scan::{KnownSecret, Scanner, files_in};
@@ -9,11 +9,15 @@ use kms_core::suite::Suite;
 use kms_hsm::PinPurpose;
 use kms_proto::v1;
 use kms_tests::rpc::refused;
-use kms_tests::{Custodian, Deployment, JoinStream, Module, Options, Rpc};
+use kms_tests::{Custodian, Deployment, Finished, JoinStream, Module, Options, Rpc, Started};
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long a seal may take until connections and their buffers are gone too.
+const SEALED_MAX: Duration = Duration::from_secs(10);
 
 #[test]
 fn nothing_stored_or_written_holds_a_secret() {
@@ -44,8 +48,9 @@ async fn look_at_files() {
     let deployment = Deployment::start(options);
     own_process::use_tokens_of(&deployment);
     let mut secrets = use_keys(&deployment).await;
-    be_refused(&deployment).await;
+    secrets.extend(be_refused(&deployment).await);
     hold_ceremonies(&deployment).await;
+    handle_shares(&deployment);
     secrets.extend(use_keys(&deployment).await);
     write_what_is_shown(&deployment).await;
     deployment.terminate();
@@ -56,6 +61,7 @@ async fn look_at_files() {
     secrets.extend(quorum.in_the_hsm(&deployment).await);
     secrets.extend(passphrases(&deployment));
     secrets.push(node_key(&deployment));
+    secrets.extend(tls_keys(&deployment));
     let planted = KnownSecret::new("a planted secret", *b"it is here so that it is found");
     fs::write(deployment.folder().join("planted"), &planted.bytes).expect("a file");
     secrets.push(planted);
@@ -89,11 +95,22 @@ fn home(deployment: &Deployment, name: &str) -> Option<std::path::PathBuf> {
         // Only `dev` writes passphrases down: its custodians are files.
         return Some(deployment.custodian_file(custodian, "passphrase"));
     }
+    if let Some(owner) = name.strip_prefix("the TLS key of ") {
+        return Some(deployment.state("certificates").join(format!("{owner}.key")));
+    }
     match name {
         "the node's private key" => Some(deployment.state("node/node.key")),
         "a planted secret" => Some(deployment.folder().join("planted")),
         _ => None,
     }
+}
+
+/// Keeps what a tool said where the scan looks. The tool has done its work.
+fn keep(deployment: &Deployment, finished: Finished) {
+    let path = deployment.folder().join("said-by-tools");
+    let mut file = fs::File::options().create(true).append(true).open(path).expect("a file");
+    let Finished { line, stdout, stderr, .. } = finished.ended_with(0);
+    writeln!(file, "{line}\n{stdout}\n{stderr}").expect("what a tool said is written");
 }
 
 /// Uses keys of both kinds and gives the secrets that went over the wire.
@@ -103,7 +120,7 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
     for (protection, spec) in [("wrapped", "aes-256"), ("wrapped", "sm4"), ("resident", "aes-256")] {
         let name = format!("{protection}-{}", getrandom::u32().expect("random bytes"));
         let create = ["key", "create", name.as_str(), "--spec", spec, "--protection", protection];
-        deployment.kms("admin", &create).done();
+        keep(deployment, deployment.kms("admin", &create));
         for _ in 0..2 {
             let generate = v1::GenerateDataKeyRequest {
                 key: name.clone(),
@@ -134,37 +151,57 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
             };
             app.crypto.decrypt(decrypt).await.expect("it opens");
             secrets.push(KnownSecret::new(format!("a caller's text under {name}"), text.into_bytes()));
-            deployment.kms("admin", &["key", "rotate", &name]).done();
+            keep(deployment, deployment.kms("admin", &["key", "rotate", &name]));
         }
     }
     secrets
 }
 
-/// Refusals are written down too, and must not quote what was refused.
-async fn be_refused(deployment: &Deployment) {
+/// Refusals are written down too, and must not quote what was refused. Gives what that was.
+async fn be_refused(deployment: &Deployment) -> Vec<KnownSecret> {
     let name = "refusing";
-    deployment.kms("admin", &["key", "create", name, "--spec", "aes-256", "--protection", "resident"]).done();
+    let create = ["key", "create", name, "--spec", "aes-256", "--protection", "resident"];
+    keep(deployment, deployment.kms("admin", &create));
     let mut app = Rpc::connect(deployment, "app").await;
-    let encrypt =
-        |len| v1::EncryptRequest { key: name.into(), plaintext: vec![b'p'; len], context: context() };
-    let mut ciphertext = app.crypto.encrypt(encrypt(40)).await.expect("a ciphertext").into_inner().ciphertext;
-    refused(app.crypto.encrypt(encrypt((64 << 10) + 1)).await);
+    let mut admin = Rpc::connect(deployment, "admin").await;
+    let mut secrets = Vec::new();
+    // Short and repeated, so that a sentence that quotes any part of a text holds all of it.
+    let mut text = |what: &str, len: usize| -> Vec<u8> {
+        let text = format!("{:016x}", getrandom::u64().expect("random bytes")).into_bytes();
+        secrets.push(KnownSecret::new(format!("a caller's text {what}"), text.clone()));
+        text.into_iter().cycle().take(len).collect()
+    };
+    let encrypt = |plaintext| v1::EncryptRequest { key: name.into(), plaintext, context: context() };
+
+    let changed = encrypt(text("whose ciphertext was changed", 48));
+    let mut ciphertext = app.crypto.encrypt(changed).await.expect("a ciphertext").into_inner().ciphertext;
     *ciphertext.last_mut().expect("not empty") ^= 1;
     let decrypt = v1::DecryptRequest { ciphertext, context: context(), expected_key: String::new() };
     refused(app.crypto.decrypt(decrypt.clone()).await);
-    let mut admin = Rpc::connect(deployment, "admin").await;
     refused(admin.crypto.decrypt(decrypt).await);
+
+    refused(app.crypto.encrypt(encrypt(text("that was too long", (64 << 10) + 1))).await);
+    refused(admin.crypto.encrypt(encrypt(text("of the wrong role", 48))).await);
+    let unknown = v1::EncryptRequest { key: "unknown".into(), ..encrypt(text("for no key", 48)) };
+    refused(app.crypto.encrypt(unknown).await);
+    // In the place of a ciphertext: a caller who mixed the two up.
+    let ciphertext = text("that is no ciphertext", 48);
+    let decrypt = v1::DecryptRequest { ciphertext, context: context(), expected_key: String::new() };
+    refused(app.crypto.decrypt(decrypt).await);
+    secrets
 }
 
 /// A seal, a custodian with another one's share, an unseal, and a signature of the core key.
 async fn hold_ceremonies(deployment: &Deployment) {
-    deployment.kms("custodian-3", &["seal"]).done();
+    keep(deployment, deployment.kms("custodian-3", &["seal"]));
     let (first, second) =
         (Custodian::open(deployment, "custodian-1"), Custodian::open(deployment, "custodian-2"));
     let stream = JoinStream::start_service(deployment, &first.name).await.expect("a ceremony");
     let wrong = first.answer_with(&stream.offer, &second.shares);
     assert_eq!(stream.refusal_of(&wrong).await.reason, "SHARE_INVALID");
-    deployment.unseal();
+    for finished in deployment.two_custodians(&["unseal", "--wait", "60"]) {
+        keep(deployment, finished);
+    }
 
     let signed = deployment.folder().join("to-be-signed");
     fs::write(&signed, "a file for the core key").expect("a file");
@@ -174,15 +211,53 @@ async fn hold_ceremonies(deployment: &Deployment) {
         arguments.extend(deployment.as_custodian(&[], name));
         deployment.start_ceremony(&arguments)
     };
-    for started in ["custodian-1", "custodian-2"].map(sign) {
-        started.finish().done();
+    for finished in ["custodian-1", "custodian-2"].map(sign).map(Started::finish) {
+        keep(deployment, finished);
     }
+}
+
+/// What custodians do without the service. `dev` does it too, and throws away what its tools say.
+fn handle_shares(deployment: &Deployment) {
+    let name = "custodian-1";
+    let (bundle, passphrase) = (deployment.bundle_file(), deployment.custodian_file(name, "passphrase"));
+    let run = |words: &[&str], options: &[(&str, &Path)]| {
+        let mut arguments: Vec<OsString> = words.iter().map(OsString::from).collect();
+        for (option, path) in options {
+            arguments.extend([OsString::from(option), path.as_os_str().to_owned()]);
+        }
+        keep(deployment, deployment.ceremony(&arguments));
+    };
+    let again = deployment.folder().join("again");
+    let enroll = ["enroll", "--name", "newcomer", "--suite", deployment.options().suite.name()];
+    run(&enroll, &[("--out", &again), ("--passphrase-file", &passphrase)]);
+    let (delivery, identity) =
+        (deployment.state(&format!("ceremony/{name}.delivery")), deployment.custodian_file(name, "identity"));
+    let accept: [(&str, &Path); 6] = [
+        ("--delivery", &delivery),
+        ("--identity", &identity),
+        ("--bundle", &bundle),
+        ("--out", &again),
+        ("--passphrase-file", &passphrase),
+        ("--share-passphrase-file", &passphrase),
+    ];
+    run(&["share", "accept"], &accept);
+    let share = again.join(format!("{name}.share"));
+    let verify: [(&str, &Path); 4] = [
+        ("--share", &share),
+        ("--identity", &identity),
+        ("--bundle", &bundle),
+        ("--share-passphrase-file", &passphrase),
+    ];
+    run(&["share", "verify"], &verify);
+    let transcript = deployment.state("ceremony/transcript.kms");
+    run(&["bundle", "show", &bundle.to_string_lossy()], &[]);
+    run(&["transcript", "verify", &transcript.to_string_lossy()], &[("--bundle", &bundle)]);
 }
 
 /// Answers that people keep: an export of the log, metrics, and what the command line prints.
 async fn write_what_is_shown(deployment: &Deployment) {
     let export = deployment.folder().join("export");
-    deployment.kms("auditor", &[Path::new("audit"), Path::new("export"), &export]).done();
+    keep(deployment, deployment.kms("auditor", &[Path::new("audit"), Path::new("export"), &export]));
     let mut shown = String::new();
     for (profile, arguments) in [
         ("admin", ["key", "list"]),
@@ -218,13 +293,28 @@ async fn look_at_memory() {
     let is_there = |name: &str| unsealed.iter().any(|one| one.hit.name.starts_with(name));
     assert!(is_there("the PIN of the operations user"), "an unsealed server keeps its PIN");
     assert!(is_there("the material of "), "an unsealed server keeps the material of wrapped keys");
-    assert!(!is_there("the core") && !is_there("the start"), "quorum secrets never reach the server");
+    for name in [
+        "the core",
+        "the start",
+        "the PIN of the operations SO",
+        "the PIN of the core user",
+        "the PIN of the core SO",
+    ] {
+        assert!(secrets.iter().any(|secret| secret.name.starts_with(name)), "{name} is looked for");
+        assert!(!is_there(name), "a server is never given what is called {name} ...");
+    }
     drop(quorum.pin(PinPurpose::OperationsUser));
 
     deployment.kms("admin", &["seal"]).done();
     // Connections and their buffers end a moment after the clients.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let sealed = memory::scan(server, &scanner);
+    let end = Instant::now() + SEALED_MAX;
+    let sealed = loop {
+        let found = memory::scan(server, &scanner);
+        if found.is_empty() || Instant::now() >= end {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
     for one in &sealed {
         eprintln!("{} at {:x} in {}\n  {}", one.hit.name, one.hit.offset, one.mapping, one.around);
     }

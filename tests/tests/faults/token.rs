@@ -105,14 +105,7 @@ async fn a_node_whose_token_stays_away_seals_and_says_why() {
     let path = deployment.state("short-grace.toml");
     fs::write(&path, with_grace).expect("the configuration is written");
     let tokens = deployment.state("tokens");
-    let environment = [(hsm_sim::DIRECTORY_VARIABLE.into(), tokens.clone().into())];
-    let arguments: [OsString; 3] = ["run".into(), "--config".into(), path.into()];
-    let mut server = Started::with_environment(
-        &binaries::program("kms-server"),
-        &arguments,
-        deployment.folder(),
-        &environment,
-    );
+    deployment.run_with(&path);
     wait(&deployment, "the node answers", |_| true).await;
     deployment.unseal();
     let mut app = Rpc::connect(&deployment, "app").await;
@@ -131,7 +124,7 @@ async fn a_node_whose_token_stays_away_seals_and_says_why() {
     for finished in deployment.two_custodians(&["unseal", "--wait", "60"]) {
         assert!(finished.stderr.contains("CEREMONY_FAILED"), "{}", finished.stderr);
     }
-    assert!(server.is_running(), "the node lives on");
+    assert!(deployment.is_running(), "the node lives on");
     fs::rename(&away, &tokens).expect("the token comes back");
     deployment.unseal();
     let decrypt = v1::DecryptRequest { ciphertext, context: vec![], expected_key: String::new() };

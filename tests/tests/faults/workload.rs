@@ -11,6 +11,9 @@ use tonic::{Response, Status};
 /// How many work at the same time.
 pub const ACTOR_COUNT: u32 = 3;
 
+/// How long one call is tried again while the service says that it is busy.
+const BUSY_MAX: Duration = Duration::from_secs(60);
+
 /// The context of every encryption.
 pub fn context() -> Vec<v1::ContextPair> {
     vec![v1::ContextPair { key: "purpose".into(), value: "crash".into() }]
@@ -19,21 +22,25 @@ pub fn context() -> Vec<v1::ContextPair> {
 /// The server is gone, and the answer with it.
 struct Gone;
 
-/// Sends a request until it is answered. Others change keys at the same time, so contention is an answer that
-/// says to try again; any other refusal is a fault.
+/// Sends a request until it is answered. Others change keys at the same time and the machine may be slow, so
+/// some refusals say to try again: changes carry a token, so that they happen once. Any other refusal is a fault.
 async fn answered<T, F>(mut send: impl FnMut() -> F) -> Result<Response<T>, Gone>
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
+    let end = Instant::now() + BUSY_MAX;
     loop {
         let status = match send().await {
             Ok(answer) => return Ok(answer),
             Err(status) => status,
         };
-        match Refused::from(status).reason.as_str() {
+        let refused = Refused::from(status);
+        match refused.reason.as_str() {
             "" => return Err(Gone),
-            "CONTENTION" => tokio::time::sleep(Duration::from_millis(20)).await,
-            reason => panic!("the workload was refused: {reason}"),
+            "CONTENTION" | "OVERLOADED" | "DEADLINE_EXCEEDED" if Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            reason => panic!("the workload was refused: {reason}: {}", refused.message),
         }
     }
 }

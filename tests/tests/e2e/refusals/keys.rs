@@ -159,7 +159,7 @@ async fn a_page_that_was_never_offered_is_refused() {
         let request = v1::ListKeysRequest { page_size: 10, page_token };
         expected.refusal(rpc.keys.list_keys(request).await, "FIELD_INVALID", Some("page_token"));
     }
-    let request = v1::ListKeysRequest { page_size: 1001, ..Default::default() };
+    let request = v1::ListKeysRequest { page_size: 251, ..Default::default() };
     expected.refusal(rpc.keys.list_keys(request).await, "FIELD_INVALID", Some("page_size"));
     expected.are_all_recorded().await;
 }
@@ -193,14 +193,18 @@ async fn records_that_do_not_exist_and_questions_out_of_range_are_refused() {
         expected.refusal(answer, "RECORD_NOT_FOUND", None);
     }
     expected.are_all_recorded().await;
-    let (too_many, unknown_key, bad_key) = (
+    let (too_many, beyond, unknown_key, bad_key) = (
         v1::ListRecordsRequest { count_max: 10_001, ..Default::default() },
+        v1::ListRecordsRequest { from_index: 1 << 63, ..Default::default() },
         v1::ListRecordsRequest { key: "nobody-made-this".into(), ..Default::default() },
         v1::ListRecordsRequest { key: "Not A Name".into(), ..Default::default() },
     );
-    for (request, reason) in
-        [(too_many, "FIELD_INVALID"), (unknown_key, "KEY_NOT_FOUND"), (bad_key, "FIELD_INVALID")]
-    {
+    for (request, reason) in [
+        (too_many, "FIELD_INVALID"),
+        (beyond, "FIELD_INVALID"),
+        (unknown_key, "KEY_NOT_FOUND"),
+        (bad_key, "FIELD_INVALID"),
+    ] {
         // The refusal of a stream is its first message.
         let mut stream = rpc.audit.list_records(request).await.expect("the stream opens").into_inner();
         let refused = refused(stream.message().await.map(tonic::Response::new));
