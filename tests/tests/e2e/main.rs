@@ -10,6 +10,7 @@ mod start_refusals;
 mod state_copy;
 mod story;
 mod strangers;
+mod two_nodes;
 mod window;
 
 use kms_tests::{Deployment, Options};

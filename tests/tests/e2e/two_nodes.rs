@@ -1,0 +1,104 @@
+//! Two servers on one database: what one commits, the other one goes by at once, whatever it remembers.
+
+use crate::state_copy::wait_for;
+use kms_proto::v1;
+use kms_tests::custodian::service_start;
+use kms_tests::deployment::free_port;
+use kms_tests::rpc::ClientCertificate;
+use kms_tests::{Custodian, Deployment, JoinStream, Options, Rpc, Started, audit, binaries};
+use std::ffi::OsString;
+use std::fs;
+
+/// A second server of a deployment, with a state folder and addresses of its own.
+struct SecondNode {
+    address: String,
+    _server: Started,
+}
+
+impl SecondNode {
+    fn start(deployment: &Deployment) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let metrics = format!("127.0.0.1:{}", free_port());
+        let text = fs::read_to_string(deployment.state("kms.toml")).expect("the configuration");
+        let text = text
+            .replace(&deployment.address(), &address)
+            .replace(&deployment.metrics_address(), &metrics)
+            .lines()
+            .map(|line| match line.starts_with("state_dir") {
+                true => format!("state_dir = {:?}\n", deployment.state("second")),
+                false => format!("{line}\n"),
+            })
+            .collect::<String>();
+        fs::create_dir(deployment.state("second")).expect("a folder");
+        let path = deployment.state("second.toml");
+        fs::write(&path, text).expect("writes");
+        let arguments: [OsString; 3] = ["run".into(), "--config".into(), path.into()];
+        let environment = [(hsm_sim::DIRECTORY_VARIABLE.into(), deployment.state("tokens").into())];
+        let program = binaries::program("kms-server");
+        let mut server = Started::with_environment(&program, &arguments, deployment.folder(), &environment);
+        wait_for(&address, &mut server);
+        Self { address, _server: server }
+    }
+
+    async fn connect(&self, deployment: &Deployment, name: &str) -> Rpc {
+        let certificate = ClientCertificate::of(deployment, name);
+        Rpc::connect_to(&self.address, deployment, &certificate).await.expect("it listens")
+    }
+
+    async fn unseal(&self, deployment: &Deployment) {
+        let mut streams = Vec::new();
+        for name in ["custodian-1", "custodian-2"] {
+            let rpc = self.connect(deployment, name).await;
+            let stream = JoinStream::begin(&rpc, service_start(name)).await.expect("an offer");
+            stream.contribute(&Custodian::open(deployment, name).answer(&stream.offer)).await;
+            streams.push(stream);
+        }
+        for stream in &mut streams {
+            stream.result().await.expect("two open the second node");
+        }
+    }
+}
+
+fn encrypt() -> v1::EncryptRequest {
+    v1::EncryptRequest { key: "shared".into(), plaintext: b"text".to_vec(), context: vec![] }
+}
+
+#[tokio::test]
+async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed() {
+    let deployment = Deployment::start(Options::default());
+    let second = SecondNode::start(&deployment);
+    second.unseal(&deployment).await;
+    let mut admin = Rpc::connect(&deployment, "admin").await;
+    let mut app = Rpc::connect(&deployment, "app").await;
+    let mut admin_there = second.connect(&deployment, "admin").await;
+    let mut app_there = second.connect(&deployment, "app").await;
+    deployment.kms("admin", &["key", "create", "shared", "--spec", "sm4"]).done();
+
+    let key = || "shared".to_owned();
+    for _ in 0..3 {
+        // The second node remembers the key as usable, then as suspended.
+        app_there.crypto.encrypt(encrypt()).await.expect("the key is active");
+        admin.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.expect("suspends");
+        app_there.crypto.encrypt(encrypt()).await.expect_err("the key is suspended");
+        admin.keys.resume_key(v1::ResumeKeyRequest { key: key() }).await.expect("resumes");
+        app_there.crypto.encrypt(encrypt()).await.expect("the key is active again");
+
+        let rotate = v1::RotateKeyRequest { key: key(), ..Default::default() };
+        let rotated = admin.keys.rotate_key(rotate).await.expect("rotates").into_inner();
+        let made = app.crypto.encrypt(encrypt()).await.expect("encrypts").into_inner();
+        assert_eq!(made.key_version, rotated.current_version);
+        let decrypt = v1::DecryptRequest { ciphertext: made.ciphertext, ..Default::default() };
+        let opened = app_there.crypto.decrypt(decrypt).await.expect("the new version is known there");
+        assert_eq!(opened.into_inner().plaintext, b"text");
+        let described = v1::DescribeKeyRequest { key: key() };
+        let described = app_there.keys.describe_key(described).await.expect("describes").into_inner();
+        assert_eq!(described.current_version, rotated.current_version);
+
+        // An emergency stop must not fail because the node that is asked has missed a resumption.
+        admin_there.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.expect("suspends");
+        admin.keys.resume_key(v1::ResumeKeyRequest { key: key() }).await.expect("resumes");
+        admin_there.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.expect("suspends again");
+        admin.keys.resume_key(v1::ResumeKeyRequest { key: key() }).await.expect("resumes");
+    }
+    audit::verify(&deployment);
+}
