@@ -1,7 +1,8 @@
 //! Error cases and their classes.
 
+use crate::answer;
 use crate::profile::ProfileError;
-use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::error::Error as Pkcs11Error;
 use kms_core::id::HsmObjectId;
 use std::path::PathBuf;
 
@@ -65,7 +66,7 @@ impl From<Pkcs11Error> for TokenAnswer {
     fn from(error: Pkcs11Error) -> Self {
         match error {
             Pkcs11Error::Pkcs11(code, function) => {
-                Self { call: format!("C_{function:?}"), answer: format!("{code:?}") }
+                Self { call: format!("C_{function:?}"), answer: answer::name(code) }
             }
             other => Self { call: "the PKCS#11 library".to_owned(), answer: other.to_string() },
         }
@@ -170,9 +171,16 @@ pub enum HsmError {
         #[source]
         source: Option<TokenAnswer>,
     },
-    /// The queue is full, or the token has no session left.
-    #[error("the token is busy")]
+    /// The queue is full.
+    #[error("too many jobs wait for the token")]
     Busy,
+    /// The token has no room for another session or object.
+    #[error("the token has no room at the moment")]
+    NoRoom {
+        /// What it answered.
+        #[source]
+        source: TokenAnswer,
+    },
     /// The caller's deadline passed.
     #[error("the deadline passed")]
     Deadline,
@@ -204,62 +212,9 @@ impl HsmError {
                 ErrorClass::DeviceSick
             }
             HsmError::PinRefused { .. } => ErrorClass::PinIncorrect,
-            HsmError::Busy => ErrorClass::Busy,
+            HsmError::Busy | HsmError::NoRoom { .. } => ErrorClass::Busy,
             HsmError::Deadline => ErrorClass::Deadline,
             HsmError::Stopped => ErrorClass::Stopped,
-        }
-    }
-}
-
-/// Gives an answer of the device's library its place. Codes that nobody foresaw count as a sick device.
-impl From<Pkcs11Error> for HsmError {
-    fn from(error: Pkcs11Error) -> Self {
-        use RvError as Rv;
-        let Pkcs11Error::Pkcs11(code, _) = error else {
-            return HsmError::DeviceSick { source: error.into() };
-        };
-        match code {
-            Rv::SessionHandleInvalid
-            | Rv::SessionClosed
-            | Rv::OperationActive
-            | Rv::OperationNotInitialized => HsmError::SessionLost { source: error.into() },
-            // A removed device took its sessions with it. The next session shows whether it came back.
-            Rv::DeviceRemoved | Rv::TokenNotPresent | Rv::TokenNotRecognized | Rv::SlotIdInvalid => {
-                HsmError::TokenGone { source: Some(error.into()) }
-            }
-            Rv::UserNotLoggedIn => HsmError::LoginLost { source: Some(error.into()) },
-            // All of these say that this PIN will not do, and none gets better by trying again.
-            Rv::PinIncorrect
-            | Rv::PinInvalid
-            | Rv::PinLenRange
-            | Rv::PinExpired
-            | Rv::PinLocked
-            | Rv::PinTooWeak
-            | Rv::UserPinNotInitialized => HsmError::PinRefused { source: Some(error.into()) },
-            Rv::SessionCount => HsmError::Busy,
-            Rv::MechanismInvalid | Rv::FunctionNotSupported | Rv::CurveNotSupported => {
-                HsmError::Unsupported { what: TokenAnswer::from(error).to_string() }
-            }
-            Rv::ArgumentsBad
-            | Rv::ActionProhibited
-            | Rv::AttributeReadOnly
-            | Rv::AttributeSensitive
-            | Rv::AttributeTypeInvalid
-            | Rv::AttributeValueInvalid
-            | Rv::DataInvalid
-            | Rv::DataLenRange
-            | Rv::DomainParamsInvalid
-            | Rv::EncryptedDataInvalid
-            | Rv::EncryptedDataLenRange
-            | Rv::KeyFunctionNotPermitted
-            | Rv::KeySizeRange
-            | Rv::KeyTypeInconsistent
-            | Rv::MechanismParamInvalid
-            | Rv::SessionReadOnly
-            | Rv::TemplateIncomplete
-            | Rv::TemplateInconsistent
-            | Rv::TokenWriteProtected => HsmError::Refused { source: error.into() },
-            _ => HsmError::DeviceSick { source: error.into() },
         }
     }
 }

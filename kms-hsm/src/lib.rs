@@ -18,6 +18,7 @@
 //!   changed. Nothing here can see that; the process must be restarted after a PIN change.
 
 mod administration;
+mod answer;
 mod attributes;
 mod encoding;
 mod error;

@@ -1,5 +1,6 @@
 //! One PKCS#11 session: the operations, and what happens when one finds the session or the login gone.
 
+use crate::answer::AEAD_DECRYPT_FAILED;
 use crate::attributes::{mac_key, naming, sealing_key, signing_private_key, signing_public_key};
 use crate::encoding::{gcm, plain, raw_signature, with_parameters};
 use crate::error::{ErrorClass, HsmError};
@@ -17,9 +18,6 @@ use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
 use kms_core::suite::{Suite, TAG_LEN};
 use std::sync::Arc;
-
-/// `CKR_AEAD_DECRYPT_FAILED` of PKCS#11 3.0, which the client library has no name for.
-const AEAD_DECRYPT_FAILED: u64 = 0x42;
 
 /// One session of a PKCS#11 token. Never leaves the thread that uses it.
 pub(crate) struct Pkcs11Session {
@@ -384,6 +382,6 @@ fn means_bad_tag(code: RvError) -> bool {
             | RvError::EncryptedDataLenRange
             | RvError::DataInvalid
             | RvError::SignatureInvalid
-            | RvError::UnknownErrorCode(AEAD_DECRYPT_FAILED)
+            | AEAD_DECRYPT_FAILED
     )
 }
