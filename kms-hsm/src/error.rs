@@ -5,6 +5,7 @@ use crate::profile::ProfileError;
 use cryptoki::error::Error as Pkcs11Error;
 use kms_core::id::HsmObjectId;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a caller can do about an error. Metrics and health are counted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +22,12 @@ pub enum ErrorClass {
     DeviceSick,
     /// No room at the moment; try again later.
     Busy,
-    /// The caller's time was over before the HSM was asked, or before it answered.
+    /// The caller's time was over before the HSM was asked.
     Deadline,
+    /// The HSM was asked and did not answer in time; the request may have happened.
+    NoAnswer,
+    /// The HSM failed several times in a row and is not asked until its self-test has passed.
+    CircuitOpen,
     /// The PIN was refused. Never tried again.
     PinIncorrect,
     /// The object does not exist, or not exactly once.
@@ -44,6 +49,8 @@ impl ErrorClass {
             ErrorClass::DeviceSick => "device_sick",
             ErrorClass::Busy => "busy",
             ErrorClass::Deadline => "deadline",
+            ErrorClass::NoAnswer => "no_answer",
+            ErrorClass::CircuitOpen => "circuit_open",
             ErrorClass::PinIncorrect => "pin_incorrect",
             ErrorClass::NotFound => "not_found",
             ErrorClass::Unsupported => "unsupported",
@@ -181,9 +188,31 @@ pub enum HsmError {
         #[source]
         source: TokenAnswer,
     },
-    /// The caller's deadline passed.
-    #[error("the deadline passed")]
+    /// The caller's deadline passed before the token was asked.
+    #[error("the deadline passed before the token was free")]
     Deadline,
+    /// The token was asked and has not answered; whether the request happened is not known.
+    #[error("the token did not answer in time")]
+    NoAnswer,
+    /// The token failed several times in a row.
+    #[error("the token failed again and again; it is tested next in {} ms", probe_in.as_millis())]
+    CircuitOpen {
+        /// How long until the next self-test.
+        probe_in: Duration,
+    },
+    /// The token does not give the answers that are known.
+    #[error("the self-test of {mechanism} with profile {profile:?} did not pass: {what}")]
+    SelfTest {
+        /// The profile's name.
+        profile: String,
+        /// The mechanism, as the profile numbers it.
+        mechanism: String,
+        /// What was wrong.
+        what: &'static str,
+        /// What the token answered, when it answered an error.
+        #[source]
+        source: Option<Box<HsmError>>,
+    },
     /// The pool or partition was stopped.
     #[error("the connection to the token is closed")]
     Stopped,
@@ -208,12 +237,15 @@ impl HsmError {
             HsmError::SessionLost { .. } => ErrorClass::RetryOnNewSession,
             HsmError::LoginLost { .. } => ErrorClass::LoginLost,
             HsmError::TokenGone { .. } => ErrorClass::TokenGone,
-            HsmError::DeviceSick { .. } | HsmError::UnexpectedAnswer { .. } | HsmError::Panicked { .. } => {
-                ErrorClass::DeviceSick
-            }
+            HsmError::DeviceSick { .. }
+            | HsmError::UnexpectedAnswer { .. }
+            | HsmError::SelfTest { .. }
+            | HsmError::Panicked { .. } => ErrorClass::DeviceSick,
             HsmError::PinRefused { .. } => ErrorClass::PinIncorrect,
             HsmError::Busy | HsmError::NoRoom { .. } => ErrorClass::Busy,
             HsmError::Deadline => ErrorClass::Deadline,
+            HsmError::NoAnswer => ErrorClass::NoAnswer,
+            HsmError::CircuitOpen { .. } => ErrorClass::CircuitOpen,
             HsmError::Stopped => ErrorClass::Stopped,
         }
     }

@@ -27,6 +27,13 @@ pub(crate) struct Live {
     last_random: [u8; 16],
 }
 
+/// Whether the operation has reached the call that changes something. Behind it nothing is repeated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    NotYet,
+    Possible,
+}
+
 /// Why a call inside an operation did not succeed.
 pub(crate) enum CallError {
     Token(Pkcs11Error),

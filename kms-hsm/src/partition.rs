@@ -1,16 +1,14 @@
 //! A token that is logged in: the login, and finding it again when it was lost.
 
 use crate::attributes::mechanisms;
-use crate::error::{HsmError, ModuleError, TokenAnswer};
+use crate::error::{ErrorClass, HsmError, ModuleError, TokenAnswer};
 use crate::module::{HsmModule, TokenClaim, check_pin_len, end_other_login};
 use crate::pin::Pin;
 use crate::session::Pkcs11Session;
 use crate::{HsmPartition, HsmSession, ObjectKind};
-use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +27,10 @@ pub(crate) struct Partition {
     serial: String,
     kinds: HashSet<ObjectKind>,
     login: Mutex<Login>,
+    /// Apart from the login, so that it can be wiped while a login hangs in the device's library.
+    pin: Mutex<Option<Pin>>,
+    /// The token has refused the PIN.
+    is_refused: AtomicBool,
     /// Grows with every login.
     logins: AtomicU64,
     /// Grows with every login and every destroyed object: object handles of an older generation may be
@@ -45,9 +47,13 @@ pub(crate) struct Partition {
 struct Login {
     /// Keeps the login when every other session is closed.
     anchor: Option<OpenSession>,
-    pin: Option<Pin>,
-    is_refused: bool,
+    /// How many logins in a row the token answered with an error of its own.
+    unclear_count: u32,
 }
+
+/// So many logins in a row may fail without a clear answer. Most devices look at the PIN last, but nobody knows
+/// what such a login has cost, and some destroy their keys after ten wrong ones.
+const UNCLEAR_LOGINS_MAX: u32 = 3;
 
 /// A session that is closed when dropped, unless the token has declared it dead: its number may belong to
 /// another session by now.
@@ -112,7 +118,9 @@ impl Pkcs11Partition {
             label: token.label,
             serial: token.serial,
             kinds: offered_kinds(module, token.slot),
-            login: Mutex::new(Login { anchor: None, pin: Some(user_pin), is_refused: false }),
+            login: Mutex::new(Login { anchor: None, unclear_count: 0 }),
+            pin: Mutex::new(Some(user_pin)),
+            is_refused: AtomicBool::new(false),
             logins: AtomicU64::new(0),
             handle_generation: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -125,7 +133,10 @@ impl Pkcs11Partition {
             end_other_login(session.get())?;
         }
         partition.restore_login(0)?;
-        Ok(Self(Arc::new(partition)))
+        let partition = Arc::new(partition);
+        // Before anybody relies on it. Dropped when it fails, which logs out.
+        Pkcs11Session::new(partition.clone()).self_test()?;
+        Ok(Self(partition))
     }
 
     /// The token's label.
@@ -157,7 +168,7 @@ impl HsmPartition for Pkcs11Partition {
     }
 
     fn forget_pin(&self) {
-        self.0.lock_login().pin = None;
+        self.0.forget_pin();
     }
 
     fn close(&self) {
@@ -180,6 +191,10 @@ impl Partition {
 
     pub(crate) fn can(&self, kind: ObjectKind) -> bool {
         self.kinds.contains(&kind)
+    }
+
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = ObjectKind> {
+        ObjectKind::all().filter(|kind| self.can(*kind))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -222,7 +237,7 @@ impl Partition {
         if self.is_closed() {
             return Err(HsmError::Stopped);
         }
-        if login.is_refused {
+        if self.is_refused.load(Ordering::Acquire) {
             return Err(HsmError::PinRefused { source: None });
         }
         if self.logins.load(Ordering::Acquire) != logins_seen {
@@ -231,30 +246,15 @@ impl Partition {
         let session = OpenSession::open(&self.module, self.slot()?)?;
         if !session.is_user()? {
             end_other_login(session.get())?;
-            let Some(pin) = &login.pin else {
+            let pin = self.lock_pin().as_ref().map(Pin::for_driver);
+            let Some(pin) = pin else {
                 return Err(HsmError::LoginLost { source: None });
             };
-            match session.get().login(UserType::User, Some(&pin.for_driver())) {
-                Ok(()) => {}
-                // Somebody else in this process logged in since we looked. That costs no attempt; the next
-                // call sees the state and ends that login.
-                Err(error @ Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                    return Err(HsmError::LoginLost { source: Some(error.into()) });
-                }
-                Err(error) => {
-                    let error = HsmError::from(error);
-                    if matches!(error, HsmError::PinRefused { .. }) {
-                        login.is_refused = true;
-                        login.pin = None;
-                        tracing::error!(
-                            label = self.label,
-                            "the token refused the PIN; it is not tried again"
-                        );
-                    }
-                    return Err(error);
-                }
+            if let Err(error) = session.get().login(UserType::User, Some(&pin)) {
+                return Err(self.login_failed(&mut login, error));
             }
         }
+        login.unclear_count = 0;
         // The old anchor is dead, and its number may be another session's by now.
         if let Some(anchor) = login.anchor.replace(session) {
             anchor.abandon();
@@ -263,6 +263,38 @@ impl Partition {
         let count = self.logins.fetch_add(1, Ordering::AcqRel) + 1;
         tracing::info!(label = self.label, serial = self.serial, count, "logged in to the token");
         Ok(())
+    }
+
+    /// What a failed login means, and whether the PIN is ever sent again.
+    fn login_failed(&self, login: &mut Login, error: Pkcs11Error) -> HsmError {
+        let error = HsmError::from(error);
+        let is_refused = match error.class() {
+            ErrorClass::PinIncorrect => true,
+            // Somebody else in this process logged in since we looked, or the token went: it did not look at
+            // the PIN. The next call sees the state and goes on from there.
+            ErrorClass::LoginLost | ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => false,
+            _ => {
+                login.unclear_count += 1;
+                login.unclear_count >= UNCLEAR_LOGINS_MAX
+            }
+        };
+        if !is_refused {
+            return error;
+        }
+        self.is_refused.store(true, Ordering::Release);
+        self.forget_pin();
+        tracing::error!(label = self.label, %error, "the token refused the PIN; it is not tried again");
+        match error {
+            HsmError::DeviceSick { source } | HsmError::Refused { source } | HsmError::NoRoom { source } => {
+                HsmError::PinRefused { source: Some(source) }
+            }
+            HsmError::PinRefused { source } => HsmError::PinRefused { source },
+            _ => HsmError::PinRefused { source: None },
+        }
+    }
+
+    fn forget_pin(&self) {
+        self.lock_pin().take();
     }
 
     /// Where the token is now. A token with our label and another serial number is not ours.
@@ -275,11 +307,12 @@ impl Partition {
     }
 
     fn close(&self) {
+        // Before the lock, which a login that hangs may hold.
+        self.forget_pin();
         let mut login = self.lock_login();
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        login.pin = None;
         if let Some(anchor) = login.anchor.take() {
             // Closing the last session would log out too, but a session may be left in a stuck worker.
             if let Err(error) = anchor.get().logout() {
@@ -290,6 +323,10 @@ impl Partition {
         drop(login);
         self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
         tracing::info!(label = self.label, serial = self.serial, "logged out of the token");
+    }
+
+    fn lock_pin(&self) -> MutexGuard<'_, Option<Pin>> {
+        self.pin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_login(&self) -> MutexGuard<'_, Login> {
@@ -306,10 +343,7 @@ impl Drop for Partition {
 /// Which kinds of objects the token has every mechanism for. `C_GetMechanismInfo` is asked one by one,
 /// because the PKCS#11 client hides vendors' mechanisms from the list.
 fn offered_kinds(module: &HsmModule, slot: Slot) -> HashSet<ObjectKind> {
-    let suites = [Suite::Sm, Suite::Intl];
-    let kinds = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
-    let kinds = kinds.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey));
-    kinds
+    ObjectKind::all()
         .filter(|kind| {
             mechanisms(module.profile(), *kind).is_some_and(|needed| {
                 needed.into_iter().all(|one| module.client().get_mechanism_info(slot, one).is_ok())

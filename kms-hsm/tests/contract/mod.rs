@@ -5,7 +5,9 @@
 
 pub mod keys;
 pub mod logins;
+pub mod officers;
 pub mod pools;
+pub mod profiles;
 pub mod raw;
 pub mod tokens;
 
@@ -61,6 +63,27 @@ pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn De
     assert!(text.contains("1 passed"), "the case did not run: {text}");
 }
 
+/// Names what a process of the same case has to do, in a process that the case has started.
+const ROLE: &str = "KMS_HSM_CONTRACT_ROLE";
+
+/// What this process has to do; `None` in the one that runs the case.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Runs the same case in another process with the same tokens, for one role. The process must end well.
+pub fn in_another_process(role: &str) {
+    let name = std::env::args().skip_while(|argument| argument != "--exact").nth(1).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads", "1"])
+        .env(ROLE, role)
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{role}: {text}");
+}
+
 /// One test for each case, on one device.
 macro_rules! cases {
     ($device:expr) => {
@@ -106,6 +129,18 @@ macro_rules! cases {
             pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,
             pools: random_bytes_come_from_the_stock_without_an_hsm_call,
             pools: a_pool_that_is_dropped_logs_out,
+            pools: ten_thousand_forged_ciphertexts_open_no_circuit,
+            profiles: the_self_test_passes_and_leaves_nothing_behind,
+            profiles: a_profile_with_another_mac_does_not_open_and_names_the_mechanism,
+            profiles: a_profile_with_another_form_of_signatures_does_not_open,
+            profiles: a_profile_that_is_wrong_about_the_maker_of_nonces_does_not_open,
+            profiles: a_profile_with_another_generator_does_not_open,
+            profiles: a_profile_from_a_file_opens_the_token,
+            profiles: the_generic_profile_opens_a_module_that_keeps_to_the_standard,
+            officers: the_security_officer_does_not_get_in_beside_open_sessions,
+            officers: a_login_of_the_security_officer_does_not_keep_the_user_out,
+            officers: a_trusted_wrapping_key_can_neither_be_changed_nor_copied_by_the_user,
+            officers: a_pin_that_another_process_changed_binds_the_next_process,
         );
     };
     ($device:expr; $($module:ident: $name:ident,)*) => {
@@ -129,8 +164,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(device: &dyn Device) -> Self {
+        Self::with_profile(device, ProfileChoice::Auto)
+    }
+
+    pub fn with_profile(device: &dyn Device, profile: ProfileChoice) -> Self {
         let path = device.module_path();
-        let module = HsmModule::open(&path, ProfileChoice::Auto).unwrap();
+        let module = HsmModule::open(&path, profile).unwrap();
         let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
         module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
         let suites = device.suites();

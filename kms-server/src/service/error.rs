@@ -70,6 +70,10 @@ impl From<DatabaseError> for ServiceError {
 
 impl From<HsmError> for ServiceError {
     fn from(error: HsmError) -> Self {
+        if let HsmError::CircuitOpen { probe_in } = &error {
+            let message = "the HSM failed again and again and is tested before it is used; nothing was done";
+            return Self::new(Reason::HsmUnavailable, message).retry_after(*probe_in);
+        }
         match error.class() {
             ErrorClass::CallersFault => {
                 tracing::debug!(error = %crate::chain(&error), "the HSM refused a request");
@@ -85,7 +89,13 @@ impl From<HsmError> for ServiceError {
                 Reason::SpecUnsupported,
                 "this token cannot do that; choose another specification or protection wrapped",
             ),
+            ErrorClass::NoAnswer => {
+                tracing::error!(error = %crate::chain(&error), "the HSM failed");
+                Self::new(Reason::HsmUnavailable, "the HSM did not answer before the deadline; try again")
+                    .retry_after(Duration::from_secs(1))
+            }
             ErrorClass::RetryOnNewSession
+            | ErrorClass::CircuitOpen
             | ErrorClass::LoginLost
             | ErrorClass::TokenGone
             | ErrorClass::DeviceSick
