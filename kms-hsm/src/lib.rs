@@ -38,6 +38,7 @@ mod random;
 mod sealing;
 mod self_test;
 mod session;
+mod survey;
 mod threads;
 
 pub use breaker::BreakerOptions;
@@ -50,6 +51,7 @@ pub use partition::Pkcs11Partition;
 pub use pin::{Pin, PinPurpose};
 pub use pool::{Pool, PoolOptions, Stopped};
 pub use profile::{Evidence, PinRules, Profile, ProfileError, SoPin};
+pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;

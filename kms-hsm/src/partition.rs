@@ -1,14 +1,15 @@
 //! A token that is logged in: the login, and finding it again when it was lost.
 
-use crate::attributes::mechanisms;
 use crate::error::{ErrorClass, HsmError, ModuleError, TokenAnswer};
 use crate::module::{HsmModule, TokenClaim, check_pin_len, end_other_login};
 use crate::pin::Pin;
 use crate::session::Pkcs11Session;
+use crate::survey::is_offered;
 use crate::{HsmPartition, HsmSession, ObjectKind};
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
+use kms_core::id::HsmObjectId;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +41,8 @@ pub(crate) struct Partition {
     /// Held while objects are made, destroyed or looked for. In SoftHSM 2.6.1 a key generation fails in one of
     /// several ways when another session of the same process looks at the list of objects at that moment.
     objects: Mutex<()>,
+    /// Some objects that were there when they were last looked for.
+    known: Mutex<KnownObjects>,
     /// Given back last, when the login has ended.
     claim: Mutex<Option<TokenClaim>>,
 }
@@ -47,13 +50,62 @@ pub(crate) struct Partition {
 struct Login {
     /// Keeps the login when every other session is closed.
     anchor: Option<OpenSession>,
-    /// How many logins in a row the token answered with an error of its own.
-    unclear_count: u32,
+    attempts: Attempts,
+}
+
+/// Objects that are known to be in the token: when all of them are gone, the token is.
+#[derive(Default)]
+pub(crate) struct KnownObjects(Vec<HsmObjectId>);
+
+impl KnownObjects {
+    /// More would tell no more.
+    const COUNT_MAX: usize = 8;
+
+    pub(crate) fn insert(&mut self, id: HsmObjectId) {
+        if self.0.len() < Self::COUNT_MAX && !self.0.contains(&id) {
+            self.0.push(id);
+        }
+    }
+
+    /// We destroy it, so that it may be missing from now on.
+    pub(crate) fn forget(&mut self, id: HsmObjectId) {
+        self.0.retain(|known| *known != id);
+    }
+
+    pub(crate) fn ids(&self) -> Vec<HsmObjectId> {
+        self.0.clone()
+    }
 }
 
 /// So many logins in a row may fail without a clear answer. Most devices look at the PIN last, but nobody knows
 /// what such a login has cost, and some destroy their keys after ten wrong ones.
 const UNCLEAR_LOGINS_MAX: u32 = 3;
+
+/// What failed logins may have cost.
+#[derive(Default)]
+struct Attempts {
+    unclear_count: u32,
+}
+
+impl Attempts {
+    fn succeeded(&mut self) {
+        self.unclear_count = 0;
+    }
+
+    /// Counts a failed login, and says whether the PIN must never be sent again.
+    fn is_last(&mut self, class: ErrorClass) -> bool {
+        match class {
+            ErrorClass::PinIncorrect => true,
+            // Somebody else in this process logged in since we looked, or the token went: it did not look at
+            // the PIN. The next call sees the state and goes on from there.
+            ErrorClass::LoginLost | ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => false,
+            _ => {
+                self.unclear_count += 1;
+                self.unclear_count >= UNCLEAR_LOGINS_MAX
+            }
+        }
+    }
+}
 
 /// A session that is closed when dropped, unless the token has declared it dead: its number may belong to
 /// another session by now.
@@ -117,14 +169,15 @@ impl Pkcs11Partition {
             module: module.clone(),
             label: token.label,
             serial: token.serial,
-            kinds: offered_kinds(module, token.slot),
-            login: Mutex::new(Login { anchor: None, unclear_count: 0 }),
+            kinds: ObjectKind::all().filter(|kind| is_offered(module, token.slot, *kind)).collect(),
+            login: Mutex::new(Login { anchor: None, attempts: Attempts::default() }),
             pin: Mutex::new(Some(user_pin)),
             is_refused: AtomicBool::new(false),
             logins: AtomicU64::new(0),
             handle_generation: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             objects: Mutex::new(()),
+            known: Mutex::default(),
             claim: Mutex::new(Some(claim)),
         };
         // Nothing of ours is logged in yet, so whatever login there is must go before ours is checked.
@@ -210,6 +263,10 @@ impl Partition {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn known(&self) -> MutexGuard<'_, KnownObjects> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes every session find its objects again.
     pub(crate) fn forget_handles(&self) {
         self.handle_generation.fetch_add(1, Ordering::AcqRel);
@@ -254,7 +311,7 @@ impl Partition {
                 return Err(self.login_failed(&mut login, error));
             }
         }
-        login.unclear_count = 0;
+        login.attempts.succeeded();
         // The old anchor is dead, and its number may be another session's by now.
         if let Some(anchor) = login.anchor.replace(session) {
             anchor.abandon();
@@ -268,17 +325,7 @@ impl Partition {
     /// What a failed login means, and whether the PIN is ever sent again.
     fn login_failed(&self, login: &mut Login, error: Pkcs11Error) -> HsmError {
         let error = HsmError::from(error);
-        let is_refused = match error.class() {
-            ErrorClass::PinIncorrect => true,
-            // Somebody else in this process logged in since we looked, or the token went: it did not look at
-            // the PIN. The next call sees the state and goes on from there.
-            ErrorClass::LoginLost | ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => false,
-            _ => {
-                login.unclear_count += 1;
-                login.unclear_count >= UNCLEAR_LOGINS_MAX
-            }
-        };
-        if !is_refused {
+        if !login.attempts.is_last(error.class()) {
             return error;
         }
         self.is_refused.store(true, Ordering::Release);
@@ -340,14 +387,33 @@ impl Drop for Partition {
     }
 }
 
-/// Which kinds of objects the token has every mechanism for. `C_GetMechanismInfo` is asked one by one,
-/// because the PKCS#11 client hides vendors' mechanisms from the list.
-fn offered_kinds(module: &HsmModule, slot: Slot) -> HashSet<ObjectKind> {
-    ObjectKind::all()
-        .filter(|kind| {
-            mechanisms(module.profile(), *kind).is_some_and(|needed| {
-                needed.into_iter().all(|one| module.client().get_mechanism_info(slot, one).is_ok())
-            })
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refused_pin_is_the_last_attempt() {
+        assert!(Attempts::default().is_last(ErrorClass::PinIncorrect));
+    }
+
+    #[test]
+    fn logins_without_a_clear_answer_are_made_three_times_in_a_row_and_no_more() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        // The token did not look at the PIN, so nothing was spent; nor is it forgotten what was.
+        for free in [ErrorClass::LoginLost, ErrorClass::RetryOnNewSession, ErrorClass::TokenGone] {
+            assert!((0..20).all(|_| !attempts.is_last(free)), "{free:?}");
+        }
+        assert!(attempts.is_last(ErrorClass::CallersFault), "whatever else it answered");
+    }
+
+    #[test]
+    fn a_login_that_succeeds_starts_the_count_again() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        attempts.succeeded();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+    }
 }

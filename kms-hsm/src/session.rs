@@ -181,7 +181,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, effect| {
             let profile = partition.module().profile();
             let _turn = partition.turn_at_objects();
-            if !live.find(id, None)?.is_empty() {
+            if !live.find(partition, id, None)?.is_empty() {
                 return Err(HsmError::AlreadyExists { id }.into());
             }
             *effect = Effect::Possible;
@@ -208,12 +208,13 @@ impl HsmSession for Pkcs11Session {
                     session.generate_key_pair(&plain(table.generate), &public, &private)?;
                 }
             }
-            let confirmed = live.confirm(id, kind, profile);
+            let confirmed = live.confirm(partition, id, kind);
             if let Err(CallError::Ours(HsmError::AttributeNotKept { .. })) = confirmed {
                 // Ours, made a moment ago and never used: a key that could get out must not stay.
-                for handle in live.find(id, None)? {
+                for handle in live.find(partition, id, None)? {
                     live.session.get().destroy_object(handle)?;
                 }
+                partition.known().forget(id);
             }
             confirmed
         })
@@ -222,14 +223,14 @@ impl HsmSession for Pkcs11Session {
     fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            live.confirm(id, kind, partition.module().profile())
+            live.confirm(partition, id, kind)
         })
     }
 
     fn exists(&mut self, id: HsmObjectId) -> Result<bool, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            Ok(!live.find(id, None)?.is_empty())
+            Ok(!live.find(partition, id, None)?.is_empty())
         })
     }
 
@@ -239,18 +240,19 @@ impl HsmSession for Pkcs11Session {
             let keys = [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY];
             let mut found = Vec::new();
             for class in keys {
-                found.extend(live.find(id, Some(class))?);
+                found.extend(live.find(partition, id, Some(class))?);
             }
             if found.len() > 1 {
                 return Err(HsmError::Ambiguous { id, count: found.len() }.into());
             }
             // The public half goes last: if we stop between the two, what is left is no secret and can
             // be destroyed by asking again.
-            found.extend(live.find(id, Some(ObjectClass::PUBLIC_KEY))?);
+            found.extend(live.find(partition, id, Some(ObjectClass::PUBLIC_KEY))?);
             if found.is_empty() {
                 return Err(HsmError::NotFound { id }.into());
             }
             *effect = Effect::Possible;
+            partition.known().forget(id);
             for handle in found {
                 live.session.get().destroy_object(handle)?;
             }
@@ -291,6 +293,10 @@ impl HsmSession for Pkcs11Session {
                 return Err(HsmError::TokenGone { source: None }.into());
             }
             live.check_login()?;
+            {
+                let _turn = partition.turn_at_objects();
+                live.check_presence(partition)?;
+            }
             Ok(TokenStatus {
                 label: token.label().to_owned(),
                 serial: token.serial_number().to_owned(),
@@ -310,6 +316,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
             live.check_login()?;
+            live.check_presence(partition)?;
             let session = live.session.get();
             let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];
             let mut listed = Vec::new();

@@ -32,7 +32,7 @@ pub trait Device {
     fn profile(&self) -> &'static str;
     /// The suites whose mechanisms it has.
     fn suites(&self) -> &'static [Suite];
-    /// Makes a place for tokens, and names the variable that points at it.
+    /// Makes the folder `tokens` in `directory` the place for tokens, and names the variable that points there.
     fn environment(&self, directory: &Path) -> (&'static str, PathBuf);
 }
 
@@ -43,6 +43,16 @@ pub const USER_PIN: &str = "operations-user-0001";
 /// Set in the process that runs one case.
 const CHILD: &str = "KMS_HSM_CONTRACT_CHILD";
 
+/// Names the directory of the case.
+const DIRECTORY: &str = "KMS_HSM_CONTRACT_DIRECTORY";
+/// The folder of the tokens in it.
+pub const TOKENS: &str = "tokens";
+
+/// The tokens of this case on disk.
+pub fn tokens_folder() -> PathBuf {
+    PathBuf::from(std::env::var_os(DIRECTORY).unwrap()).join(TOKENS)
+}
+
 /// Runs `case` in a process of its own, with tokens of its own.
 pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn Device)) {
     if std::env::var_os(CHILD).is_some() {
@@ -50,11 +60,13 @@ pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn De
     }
     let module = device.module_path();
     let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join(TOKENS)).unwrap();
     let (variable, value) = device.environment(directory.path());
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(CHILD, "1")
         .env(variable, value)
+        .env(DIRECTORY, directory.path())
         .output()
         .unwrap();
     let text =
@@ -104,6 +116,10 @@ macro_rules! cases {
             logins: sessions_that_the_token_closed_are_replaced,
             logins: an_object_is_made_after_the_login_was_lost,
             logins: a_lost_login_is_never_taken_for_an_empty_token,
+            logins: while_a_token_is_away_no_key_is_reported_missing,
+            logins: a_token_that_stays_away_is_given_up_after_the_grace,
+            logins: handles_from_before_a_login_are_never_used_again,
+            logins: a_pool_survives_the_loss_of_every_session_again_and_again,
             logins: a_pin_that_was_changed_is_tried_once_and_the_pool_gives_up,
             logins: a_refused_pin_is_not_sent_again_by_any_session,
             logins: without_a_pin_a_lost_login_stays_lost,
@@ -135,6 +151,8 @@ macro_rules! cases {
             profiles: a_profile_with_another_form_of_signatures_does_not_open,
             profiles: a_profile_that_is_wrong_about_the_maker_of_nonces_does_not_open,
             profiles: a_profile_with_another_generator_does_not_open,
+            profiles: what_a_token_offers_is_asked_without_a_login,
+            profiles: a_mechanism_that_the_token_lacks_is_said_to_be_missing,
             profiles: a_profile_from_a_file_opens_the_token,
             profiles: the_generic_profile_opens_a_module_that_keeps_to_the_standard,
             officers: the_security_officer_does_not_get_in_beside_open_sessions,

@@ -3,7 +3,9 @@
 use super::{Device, Fixture, LABEL, USER_PIN, new_id, pin, raw};
 use cryptoki::session::SessionState;
 use kms_core::key::KeySpec;
-use kms_hsm::{HsmError, HsmPartition, ModuleError, ObjectKind, Profile, ProfileChoice};
+use kms_hsm::{
+    HsmError, HsmPartition, MechanismRole, ModuleError, ObjectKind, Presence, Profile, ProfileChoice,
+};
 use std::path::PathBuf;
 
 fn built_in(device: &dyn Device) -> PathBuf {
@@ -67,6 +69,39 @@ pub fn a_profile_that_is_wrong_about_the_maker_of_nonces_does_not_open(device: &
 pub fn a_profile_with_another_generator_does_not_open(device: &dyn Device) {
     let refused = refusal(device, "generate = \"0x00001080\"", "generate = \"0x00000350\"");
     assert_eq!(refused, ("0x00000350".to_owned(), "the token answered an error"));
+}
+
+/// A mechanism that works and is another one: only its answers tell.
+pub fn refuses_another_hash(device: &dyn Device, from: &str, to: &str) {
+    let (mechanism, what) = refusal(device, from, to);
+    assert!(to.contains(&mechanism), "{mechanism}");
+    assert_eq!(what, "a MAC that is not the one of this algorithm");
+}
+
+pub fn what_a_token_offers_is_asked_without_a_login(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let survey = fixture.module.survey(&fixture.token);
+    for kind in ObjectKind::all() {
+        let of_kind: Vec<_> = survey.iter().filter(|one| one.kind == kind).collect();
+        let is_offered = fixture.kinds().contains(&kind);
+        assert_eq!(of_kind.len(), if is_offered { 2 } else { 0 }, "{kind:?}");
+        assert!(of_kind.iter().all(|one| one.presence == Presence::Present), "{of_kind:?}");
+    }
+    let gcm = survey.iter().find(|one| one.code == 0x1087).unwrap();
+    assert_eq!((gcm.name.as_deref(), gcm.role), (Some("CKM_AES_GCM"), MechanismRole::Use));
+    assert_eq!(raw::session(&fixture).get_session_info().unwrap().session_state(), SessionState::RwPublic);
+    assert!(!fixture.module.library().unwrap().manufacturer.is_empty());
+}
+
+pub fn a_mechanism_that_the_token_lacks_is_said_to_be_missing(device: &dyn Device) {
+    let fixture =
+        Fixture::with_profile(device, changed(device, "seal = \"0x00001087\"", "seal = \"0x8000abcd\""));
+    let survey = fixture.module.survey(&fixture.token);
+    let missing: Vec<_> = survey.iter().filter(|one| one.presence != Presence::Present).collect();
+    let [missing] = missing.as_slice() else { panic!("{missing:?}") };
+    assert_eq!((missing.code, &missing.name, &missing.presence), (0x8000_abcd, &None, &Presence::Missing));
+    // The token opens, and does not offer that kind.
+    assert!(!fixture.open().can(missing.kind));
 }
 
 pub fn a_profile_from_a_file_opens_the_token(device: &dyn Device) {
