@@ -2,26 +2,75 @@
 
 use crate::PUBLIC_KEY_LEN;
 use crate::error::HsmError;
-use crate::profile::SignatureFormat;
-use cryptoki::error::Error as Pkcs11Error;
-use cryptoki::mechanism::aead::GcmParams;
+use crate::profile::{GcmLayout, SignatureFormat};
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::types::Ulong;
+use cryptoki_sys::{CK_GCM_PARAMS, CK_ULONG};
 use kms_core::suite::{NONCE_LEN, Suite, TAG_LEN};
+use std::marker::PhantomData;
+use std::ptr::null_mut;
 
 /// A mechanism without parameters. The "vendor" form carries any number, also those of the standard.
 pub(crate) fn plain(mechanism: MechanismType) -> Mechanism<'static> {
     Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(mechanism, None))
 }
 
-/// A mechanism with `CK_GCM_PARAMS`, which `GcmParams` is in memory.
-pub(crate) fn with_parameters<'a>(mechanism: MechanismType, parameters: &'a GcmParams<'_>) -> Mechanism<'a> {
-    Mechanism::VendorDefined(VendorDefinedMechanism::new(mechanism, Some(parameters)))
+/// The parameters of GCM, as long as what they point to lives.
+pub(crate) struct GcmParameters<'a> {
+    layout: GcmLayout,
+    with_iv_bits: CK_GCM_PARAMS,
+    without_iv_bits: GcmParametersWithoutIvBits,
+    lives: PhantomData<(&'a mut [u8; NONCE_LEN], &'a [u8])>,
 }
 
-pub(crate) fn gcm<'a>(iv: &'a mut [u8; NONCE_LEN], aad: &'a [u8]) -> Result<GcmParams<'a>, Pkcs11Error> {
-    GcmParams::new(iv, aad, Ulong::new(8 * TAG_LEN as u64))
+/// `CK_GCM_PARAMS` as the text of PKCS#11 2.40 has it; its header has one field more.
+#[repr(C)]
+struct GcmParametersWithoutIvBits {
+    iv: *mut u8,
+    iv_len: CK_ULONG,
+    aad: *mut u8,
+    aad_len: CK_ULONG,
+    tag_bits: CK_ULONG,
+}
+
+impl<'a> GcmParameters<'a> {
+    /// With a place for the nonce: one that the caller made, or one that the device fills.
+    pub(crate) fn with_iv(layout: GcmLayout, iv: &'a mut [u8; NONCE_LEN], aad: &'a [u8]) -> Self {
+        Self::new(layout, iv.as_mut_ptr(), NONCE_LEN, aad)
+    }
+
+    /// For a device that makes the nonce and takes none. The number of bits says which length we want: Luna from
+    /// firmware 7.9.3 on makes 96 bits then, and 128 otherwise.
+    pub(crate) fn without_iv(layout: GcmLayout, aad: &'a [u8]) -> Self {
+        Self::new(layout, null_mut(), 0, aad)
+    }
+
+    fn new(layout: GcmLayout, iv: *mut u8, iv_len: usize, aad: &'a [u8]) -> Self {
+        // The standard's type is not const; nobody writes there.
+        let (aad, aad_len) = (aad.as_ptr().cast_mut(), aad.len() as CK_ULONG);
+        let (iv_len, tag_bits) = (iv_len as CK_ULONG, 8 * TAG_LEN as CK_ULONG);
+        Self {
+            layout,
+            with_iv_bits: CK_GCM_PARAMS {
+                pIv: iv,
+                ulIvLen: iv_len,
+                ulIvBits: 8 * NONCE_LEN as CK_ULONG,
+                pAAD: aad,
+                ulAADLen: aad_len,
+                ulTagBits: tag_bits,
+            },
+            without_iv_bits: GcmParametersWithoutIvBits { iv, iv_len, aad, aad_len, tag_bits },
+            lives: PhantomData,
+        }
+    }
+
+    /// The mechanism with these parameters.
+    pub(crate) fn mechanism(&'a self, mechanism: MechanismType) -> Mechanism<'a> {
+        Mechanism::VendorDefined(match self.layout {
+            GcmLayout::WithIvBits => VendorDefinedMechanism::new(mechanism, Some(&self.with_iv_bits)),
+            GcmLayout::WithoutIvBits => VendorDefinedMechanism::new(mechanism, Some(&self.without_iv_bits)),
+        })
+    }
 }
 
 pub(crate) fn raw_signature(suite: Suite, format: SignatureFormat, signature: &[u8]) -> Option<[u8; 64]> {

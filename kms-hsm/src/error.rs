@@ -1,9 +1,11 @@
 //! Error cases and their classes.
 
+use crate::answer;
 use crate::profile::ProfileError;
-use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::error::Error as Pkcs11Error;
 use kms_core::id::HsmObjectId;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a caller can do about an error. Metrics and health are counted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,8 +22,12 @@ pub enum ErrorClass {
     DeviceSick,
     /// No room at the moment; try again later.
     Busy,
-    /// The caller's time was over before the HSM was asked, or before it answered.
+    /// The caller's time was over before the HSM was asked.
     Deadline,
+    /// The HSM was asked and did not answer in time; the request may have happened.
+    NoAnswer,
+    /// The HSM failed several times in a row and is not asked until its self-test has passed.
+    CircuitOpen,
     /// The PIN was refused. Never tried again.
     PinIncorrect,
     /// The object does not exist, or not exactly once.
@@ -43,6 +49,8 @@ impl ErrorClass {
             ErrorClass::DeviceSick => "device_sick",
             ErrorClass::Busy => "busy",
             ErrorClass::Deadline => "deadline",
+            ErrorClass::NoAnswer => "no_answer",
+            ErrorClass::CircuitOpen => "circuit_open",
             ErrorClass::PinIncorrect => "pin_incorrect",
             ErrorClass::NotFound => "not_found",
             ErrorClass::Unsupported => "unsupported",
@@ -65,7 +73,7 @@ impl From<Pkcs11Error> for TokenAnswer {
     fn from(error: Pkcs11Error) -> Self {
         match error {
             Pkcs11Error::Pkcs11(code, function) => {
-                Self { call: format!("C_{function:?}"), answer: format!("{code:?}") }
+                Self { call: format!("C_{function:?}"), answer: answer::name(code) }
             }
             other => Self { call: "the PKCS#11 library".to_owned(), answer: other.to_string() },
         }
@@ -170,12 +178,41 @@ pub enum HsmError {
         #[source]
         source: Option<TokenAnswer>,
     },
-    /// The queue is full, or the token has no session left.
-    #[error("the token is busy")]
+    /// The queue is full.
+    #[error("too many jobs wait for the token")]
     Busy,
-    /// The caller's deadline passed.
-    #[error("the deadline passed")]
+    /// The token has no room for another session or object.
+    #[error("the token has no room at the moment")]
+    NoRoom {
+        /// What it answered.
+        #[source]
+        source: TokenAnswer,
+    },
+    /// The caller's deadline passed before the token was asked.
+    #[error("the deadline passed before the token was free")]
     Deadline,
+    /// The token was asked and has not answered; whether the request happened is not known.
+    #[error("the token did not answer in time")]
+    NoAnswer,
+    /// The token failed several times in a row.
+    #[error("the token failed again and again; it is tested next in {} ms", probe_in.as_millis())]
+    CircuitOpen {
+        /// How long until the next self-test.
+        probe_in: Duration,
+    },
+    /// The token does not give the answers that are known.
+    #[error("the self-test of {mechanism} with profile {profile:?} did not pass: {what}")]
+    SelfTest {
+        /// The profile's name.
+        profile: String,
+        /// The mechanism, as the profile numbers it.
+        mechanism: String,
+        /// What was wrong.
+        what: &'static str,
+        /// What the token answered, when it answered an error.
+        #[source]
+        source: Option<Box<HsmError>>,
+    },
     /// The pool or partition was stopped.
     #[error("the connection to the token is closed")]
     Stopped,
@@ -200,66 +237,16 @@ impl HsmError {
             HsmError::SessionLost { .. } => ErrorClass::RetryOnNewSession,
             HsmError::LoginLost { .. } => ErrorClass::LoginLost,
             HsmError::TokenGone { .. } => ErrorClass::TokenGone,
-            HsmError::DeviceSick { .. } | HsmError::UnexpectedAnswer { .. } | HsmError::Panicked { .. } => {
-                ErrorClass::DeviceSick
-            }
+            HsmError::DeviceSick { .. }
+            | HsmError::UnexpectedAnswer { .. }
+            | HsmError::SelfTest { .. }
+            | HsmError::Panicked { .. } => ErrorClass::DeviceSick,
             HsmError::PinRefused { .. } => ErrorClass::PinIncorrect,
-            HsmError::Busy => ErrorClass::Busy,
+            HsmError::Busy | HsmError::NoRoom { .. } => ErrorClass::Busy,
             HsmError::Deadline => ErrorClass::Deadline,
+            HsmError::NoAnswer => ErrorClass::NoAnswer,
+            HsmError::CircuitOpen { .. } => ErrorClass::CircuitOpen,
             HsmError::Stopped => ErrorClass::Stopped,
-        }
-    }
-}
-
-/// Gives an answer of the device's library its place. Codes that nobody foresaw count as a sick device.
-impl From<Pkcs11Error> for HsmError {
-    fn from(error: Pkcs11Error) -> Self {
-        use RvError as Rv;
-        let Pkcs11Error::Pkcs11(code, _) = error else {
-            return HsmError::DeviceSick { source: error.into() };
-        };
-        match code {
-            Rv::SessionHandleInvalid
-            | Rv::SessionClosed
-            | Rv::OperationActive
-            | Rv::OperationNotInitialized => HsmError::SessionLost { source: error.into() },
-            // A removed device took its sessions with it. The next session shows whether it came back.
-            Rv::DeviceRemoved | Rv::TokenNotPresent | Rv::TokenNotRecognized | Rv::SlotIdInvalid => {
-                HsmError::TokenGone { source: Some(error.into()) }
-            }
-            Rv::UserNotLoggedIn => HsmError::LoginLost { source: Some(error.into()) },
-            // All of these say that this PIN will not do, and none gets better by trying again.
-            Rv::PinIncorrect
-            | Rv::PinInvalid
-            | Rv::PinLenRange
-            | Rv::PinExpired
-            | Rv::PinLocked
-            | Rv::PinTooWeak
-            | Rv::UserPinNotInitialized => HsmError::PinRefused { source: Some(error.into()) },
-            Rv::SessionCount => HsmError::Busy,
-            Rv::MechanismInvalid | Rv::FunctionNotSupported | Rv::CurveNotSupported => {
-                HsmError::Unsupported { what: TokenAnswer::from(error).to_string() }
-            }
-            Rv::ArgumentsBad
-            | Rv::ActionProhibited
-            | Rv::AttributeReadOnly
-            | Rv::AttributeSensitive
-            | Rv::AttributeTypeInvalid
-            | Rv::AttributeValueInvalid
-            | Rv::DataInvalid
-            | Rv::DataLenRange
-            | Rv::DomainParamsInvalid
-            | Rv::EncryptedDataInvalid
-            | Rv::EncryptedDataLenRange
-            | Rv::KeyFunctionNotPermitted
-            | Rv::KeySizeRange
-            | Rv::KeyTypeInconsistent
-            | Rv::MechanismParamInvalid
-            | Rv::SessionReadOnly
-            | Rv::TemplateIncomplete
-            | Rv::TemplateInconsistent
-            | Rv::TokenWriteProtected => HsmError::Refused { source: error.into() },
-            _ => HsmError::DeviceSick { source: error.into() },
         }
     }
 }

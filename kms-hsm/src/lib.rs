@@ -18,7 +18,10 @@
 //!   changed. Nothing here can see that; the process must be restarted after a PIN change.
 
 mod administration;
+mod answer;
 mod attributes;
+mod breaker;
+mod desk;
 mod encoding;
 mod error;
 mod health;
@@ -32,8 +35,13 @@ mod pool;
 mod profile;
 mod profile_file;
 mod random;
+mod sealing;
+mod self_test;
 mod session;
+mod survey;
+mod threads;
 
+pub use breaker::BreakerOptions;
 pub use error::{ErrorClass, HsmError, ModuleError, TokenAnswer};
 pub use health::{FailureReason, Health};
 pub use locked::LockedBytes;
@@ -42,7 +50,8 @@ pub use observe::{NoObserver, Observed, Observer};
 pub use partition::Pkcs11Partition;
 pub use pin::{Pin, PinPurpose};
 pub use pool::{Pool, PoolOptions, Stopped};
-pub use profile::{PinRules, Profile, ProfileError, SoPin};
+pub use profile::{Evidence, PinRules, Profile, ProfileError, SoPin};
+pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
@@ -67,6 +76,15 @@ pub enum ObjectKind {
     SigningKey(Suite),
     /// A 32-byte secret for HMAC with the suite's hash. May leave the HSM only under a trusted wrapping key.
     MacKey(Suite),
+}
+
+impl ObjectKind {
+    /// Every kind that there is.
+    pub fn all() -> impl Iterator<Item = ObjectKind> {
+        let suites = [Suite::Sm, Suite::Intl];
+        let sealing = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
+        sealing.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey))
+    }
 }
 
 /// What [`HsmSession::seal`] made: nonce, ciphertext and a full tag. Shorter parts do not fit in.
@@ -241,6 +259,13 @@ pub trait HsmSession: Send {
     /// # Errors
     /// The state of the token.
     fn status(&mut self) -> Result<TokenStatus, HsmError>;
+
+    /// Runs known answers through the token, for every kind of object that it offers: with keys of the session
+    /// alone, checked by our own implementation. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`HsmError::SelfTest`] names mechanism and profile; otherwise the state of the token.
+    fn self_test(&mut self) -> Result<(), HsmError>;
 
     /// Everything that the token holds, to report what nobody knows. Nothing is ever deleted from this list.
     ///

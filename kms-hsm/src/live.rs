@@ -4,7 +4,6 @@ use crate::attributes::{class, mac_key, sealing_key, signing_private_key, signin
 use crate::encoding::public_point;
 use crate::error::HsmError;
 use crate::partition::{OpenSession, Partition};
-use crate::profile::Profile;
 use crate::{ConfirmedObject, ObjectKind};
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
@@ -25,6 +24,13 @@ pub(crate) struct Live {
     handle_generation: u64,
     nonces: Vec<[u8; NONCE_LEN]>,
     last_random: [u8; 16],
+}
+
+/// Whether the operation has reached the call that changes something. Behind it nothing is repeated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    NotYet,
+    Possible,
 }
 
 /// Why a call inside an operation did not succeed.
@@ -123,20 +129,45 @@ impl Live {
 
     pub(crate) fn find(
         &self,
+        partition: &Partition,
         id: HsmObjectId,
         class: Option<ObjectClass>,
     ) -> Result<Vec<ObjectHandle>, CallError> {
-        let mut template = vec![Attribute::Token(true), Attribute::Id(id.0.to_vec())];
-        template.extend(class.map(Attribute::Class));
-        let found = self.session.get().find_objects(&template)?;
+        let found = self.search(id, class)?;
         if found.is_empty() {
             self.check_login()?;
+            self.check_presence(partition)?;
+        } else {
+            partition.known().insert(id);
         }
         Ok(found)
     }
 
-    fn find_one(&self, id: HsmObjectId, class: ObjectClass) -> Result<ObjectHandle, CallError> {
-        match self.find(id, Some(class))?.as_slice() {
+    fn search(&self, id: HsmObjectId, class: Option<ObjectClass>) -> Result<Vec<ObjectHandle>, CallError> {
+        let mut template = vec![Attribute::Token(true), Attribute::Id(id.0.to_vec())];
+        template.extend(class.map(Attribute::Class));
+        Ok(self.session.get().find_objects(&template)?)
+    }
+
+    /// Fails when every object that is known to be there is gone. Nobody destroys all at once: it is the token that
+    /// is gone, although its login goes on (a software token whose folder is away answers like that).
+    pub(crate) fn check_presence(&self, partition: &Partition) -> Result<(), CallError> {
+        let known = partition.known().ids();
+        for id in &known {
+            if !self.search(*id, None)?.is_empty() {
+                return Ok(());
+            }
+        }
+        if known.is_empty() { Ok(()) } else { Err(HsmError::TokenGone { source: None }.into()) }
+    }
+
+    fn find_one(
+        &self,
+        partition: &Partition,
+        id: HsmObjectId,
+        class: ObjectClass,
+    ) -> Result<ObjectHandle, CallError> {
+        match self.find(partition, id, Some(class))?.as_slice() {
             [handle] => Ok(*handle),
             [] => Err(HsmError::NotFound { id }.into()),
             several => Err(HsmError::Ambiguous { id, count: several.len() }.into()),
@@ -154,7 +185,7 @@ impl Live {
             return Ok(*handle);
         }
         let _turn = partition.turn_at_objects();
-        let handle = self.find_one(id, class)?;
+        let handle = self.find_one(partition, id, class)?;
         self.handles.insert((id, *class), handle);
         Ok(handle)
     }
@@ -179,11 +210,12 @@ impl Live {
 
     pub(crate) fn confirm(
         &self,
+        partition: &Partition,
         id: HsmObjectId,
         kind: ObjectKind,
-        profile: &Profile,
     ) -> Result<ConfirmedObject, CallError> {
-        let handle = self.find_one(id, class(kind))?;
+        let profile = partition.module().profile();
+        let handle = self.find_one(partition, id, class(kind))?;
         let public_key = match kind {
             ObjectKind::SealingKey(spec) => {
                 let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
@@ -198,7 +230,7 @@ impl Live {
             ObjectKind::SigningKey(suite) => {
                 let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
                 self.check_attributes(id, handle, &signing_private_key(profile, table))?;
-                let public = self.find_one(id, ObjectClass::PUBLIC_KEY)?;
+                let public = self.find_one(partition, id, ObjectClass::PUBLIC_KEY)?;
                 self.check_attributes(id, public, &signing_public_key(table))?;
                 let found = self.session.get().get_attributes(public, &[AttributeType::EcPoint])?;
                 let Some(Attribute::EcPoint(point)) = found.first() else {

@@ -27,15 +27,22 @@ pub enum ProfileChoice {
 }
 
 impl ProfileChoice {
-    /// Reads the configuration value: `auto` or the name of a built-in profile.
+    /// Reads the configuration value: `auto`, the name of a built-in profile, or the path of a profile's file.
     ///
     /// # Errors
-    /// [`ModuleError::Profile`] for any other name.
+    /// [`ModuleError::Profile`] for a name that is not built in, and for a file that is missing or not valid.
     pub fn from_name(name: &str) -> Result<Self, ModuleError> {
-        match name {
-            "auto" => Ok(ProfileChoice::Auto),
-            name => Ok(ProfileChoice::Given(Box::new(Profile::by_name(name)?))),
-        }
+        let profile = match name {
+            "auto" => return Ok(ProfileChoice::Auto),
+            path if Self::is_path(path) => Profile::read(Path::new(path))?,
+            name => Profile::by_name(name)?,
+        };
+        Ok(ProfileChoice::Given(Box::new(profile)))
+    }
+
+    /// Whether a configuration value is the path of a file: it has a `/` in it or ends with `.toml`.
+    pub fn is_path(name: &str) -> bool {
+        name.contains('/') || name.ends_with(".toml")
     }
 }
 
@@ -91,7 +98,7 @@ impl HsmModule {
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = opened.iter().find(|module| module.0.path == path) {
             return match profile {
-                ProfileChoice::Given(asked) if asked.name() != module.profile().name() => {
+                ProfileChoice::Given(asked) if *asked != *module.profile() => {
                     Err(ModuleError::OtherProfile {
                         path,
                         open: module.profile().name().to_owned(),

@@ -22,6 +22,12 @@ pub trait Observer: Send + Sync {
 
     /// How many jobs now wait in the pool's queue.
     fn queue_len(&self, _len: usize) {}
+
+    /// How many of the pool's threads are now inside a driver call that does not come back.
+    fn stuck_threads(&self, _count: usize) {}
+
+    /// The circuit breaker has opened or closed.
+    fn breaker(&self, _is_open: bool) {}
 }
 
 /// Watches nothing.
@@ -122,6 +128,10 @@ impl HsmSession for Observed {
 
     fn status(&mut self) -> Result<TokenStatus, HsmError> {
         self.watch("status", |session| session.status())
+    }
+
+    fn self_test(&mut self) -> Result<(), HsmError> {
+        self.watch("self_test", |session| session.self_test())
     }
 
     fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {

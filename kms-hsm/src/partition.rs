@@ -1,16 +1,15 @@
 //! A token that is logged in: the login, and finding it again when it was lost.
 
-use crate::attributes::mechanisms;
-use crate::error::{HsmError, ModuleError, TokenAnswer};
+use crate::error::{ErrorClass, HsmError, ModuleError, TokenAnswer};
 use crate::module::{HsmModule, TokenClaim, check_pin_len, end_other_login};
 use crate::pin::Pin;
 use crate::session::Pkcs11Session;
+use crate::survey::is_offered;
 use crate::{HsmPartition, HsmSession, ObjectKind};
-use cryptoki::error::{Error as Pkcs11Error, RvError};
+use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::id::HsmObjectId;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +28,10 @@ pub(crate) struct Partition {
     serial: String,
     kinds: HashSet<ObjectKind>,
     login: Mutex<Login>,
+    /// Apart from the login, so that it can be wiped while a login hangs in the device's library.
+    pin: Mutex<Option<Pin>>,
+    /// The token has refused the PIN.
+    is_refused: AtomicBool,
     /// Grows with every login.
     logins: AtomicU64,
     /// Grows with every login and every destroyed object: object handles of an older generation may be
@@ -38,6 +41,8 @@ pub(crate) struct Partition {
     /// Held while objects are made, destroyed or looked for. In SoftHSM 2.6.1 a key generation fails in one of
     /// several ways when another session of the same process looks at the list of objects at that moment.
     objects: Mutex<()>,
+    /// Some objects that were there when they were last looked for.
+    known: Mutex<KnownObjects>,
     /// Given back last, when the login has ended.
     claim: Mutex<Option<TokenClaim>>,
 }
@@ -45,8 +50,61 @@ pub(crate) struct Partition {
 struct Login {
     /// Keeps the login when every other session is closed.
     anchor: Option<OpenSession>,
-    pin: Option<Pin>,
-    is_refused: bool,
+    attempts: Attempts,
+}
+
+/// Objects that are known to be in the token: when all of them are gone, the token is.
+#[derive(Default)]
+pub(crate) struct KnownObjects(Vec<HsmObjectId>);
+
+impl KnownObjects {
+    /// More would tell no more.
+    const COUNT_MAX: usize = 8;
+
+    pub(crate) fn insert(&mut self, id: HsmObjectId) {
+        if self.0.len() < Self::COUNT_MAX && !self.0.contains(&id) {
+            self.0.push(id);
+        }
+    }
+
+    /// We destroy it, so that it may be missing from now on.
+    pub(crate) fn forget(&mut self, id: HsmObjectId) {
+        self.0.retain(|known| *known != id);
+    }
+
+    pub(crate) fn ids(&self) -> Vec<HsmObjectId> {
+        self.0.clone()
+    }
+}
+
+/// So many logins in a row may fail without a clear answer. Most devices look at the PIN last, but nobody knows
+/// what such a login has cost, and some destroy their keys after ten wrong ones.
+const UNCLEAR_LOGINS_MAX: u32 = 3;
+
+/// What failed logins may have cost.
+#[derive(Default)]
+struct Attempts {
+    unclear_count: u32,
+}
+
+impl Attempts {
+    fn succeeded(&mut self) {
+        self.unclear_count = 0;
+    }
+
+    /// Counts a failed login, and says whether the PIN must never be sent again.
+    fn is_last(&mut self, class: ErrorClass) -> bool {
+        match class {
+            ErrorClass::PinIncorrect => true,
+            // Somebody else in this process logged in since we looked, or the token went: it did not look at
+            // the PIN. The next call sees the state and goes on from there.
+            ErrorClass::LoginLost | ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => false,
+            _ => {
+                self.unclear_count += 1;
+                self.unclear_count >= UNCLEAR_LOGINS_MAX
+            }
+        }
+    }
 }
 
 /// A session that is closed when dropped, unless the token has declared it dead: its number may belong to
@@ -111,12 +169,15 @@ impl Pkcs11Partition {
             module: module.clone(),
             label: token.label,
             serial: token.serial,
-            kinds: offered_kinds(module, token.slot),
-            login: Mutex::new(Login { anchor: None, pin: Some(user_pin), is_refused: false }),
+            kinds: ObjectKind::all().filter(|kind| is_offered(module, token.slot, *kind)).collect(),
+            login: Mutex::new(Login { anchor: None, attempts: Attempts::default() }),
+            pin: Mutex::new(Some(user_pin)),
+            is_refused: AtomicBool::new(false),
             logins: AtomicU64::new(0),
             handle_generation: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             objects: Mutex::new(()),
+            known: Mutex::default(),
             claim: Mutex::new(Some(claim)),
         };
         // Nothing of ours is logged in yet, so whatever login there is must go before ours is checked.
@@ -125,7 +186,10 @@ impl Pkcs11Partition {
             end_other_login(session.get())?;
         }
         partition.restore_login(0)?;
-        Ok(Self(Arc::new(partition)))
+        let partition = Arc::new(partition);
+        // Before anybody relies on it. Dropped when it fails, which logs out.
+        Pkcs11Session::new(partition.clone()).self_test()?;
+        Ok(Self(partition))
     }
 
     /// The token's label.
@@ -157,7 +221,7 @@ impl HsmPartition for Pkcs11Partition {
     }
 
     fn forget_pin(&self) {
-        self.0.lock_login().pin = None;
+        self.0.forget_pin();
     }
 
     fn close(&self) {
@@ -182,6 +246,10 @@ impl Partition {
         self.kinds.contains(&kind)
     }
 
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = ObjectKind> {
+        ObjectKind::all().filter(|kind| self.can(*kind))
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
@@ -193,6 +261,10 @@ impl Partition {
     /// One session at a time makes, destroys or looks for objects. Using a key that was found needs no turn.
     pub(crate) fn turn_at_objects(&self) -> MutexGuard<'_, ()> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn known(&self) -> MutexGuard<'_, KnownObjects> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes every session find its objects again.
@@ -222,7 +294,7 @@ impl Partition {
         if self.is_closed() {
             return Err(HsmError::Stopped);
         }
-        if login.is_refused {
+        if self.is_refused.load(Ordering::Acquire) {
             return Err(HsmError::PinRefused { source: None });
         }
         if self.logins.load(Ordering::Acquire) != logins_seen {
@@ -231,30 +303,15 @@ impl Partition {
         let session = OpenSession::open(&self.module, self.slot()?)?;
         if !session.is_user()? {
             end_other_login(session.get())?;
-            let Some(pin) = &login.pin else {
+            let pin = self.lock_pin().as_ref().map(Pin::for_driver);
+            let Some(pin) = pin else {
                 return Err(HsmError::LoginLost { source: None });
             };
-            match session.get().login(UserType::User, Some(&pin.for_driver())) {
-                Ok(()) => {}
-                // Somebody else in this process logged in since we looked. That costs no attempt; the next
-                // call sees the state and ends that login.
-                Err(error @ Pkcs11Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                    return Err(HsmError::LoginLost { source: Some(error.into()) });
-                }
-                Err(error) => {
-                    let error = HsmError::from(error);
-                    if matches!(error, HsmError::PinRefused { .. }) {
-                        login.is_refused = true;
-                        login.pin = None;
-                        tracing::error!(
-                            label = self.label,
-                            "the token refused the PIN; it is not tried again"
-                        );
-                    }
-                    return Err(error);
-                }
+            if let Err(error) = session.get().login(UserType::User, Some(&pin)) {
+                return Err(self.login_failed(&mut login, error));
             }
         }
+        login.attempts.succeeded();
         // The old anchor is dead, and its number may be another session's by now.
         if let Some(anchor) = login.anchor.replace(session) {
             anchor.abandon();
@@ -263,6 +320,28 @@ impl Partition {
         let count = self.logins.fetch_add(1, Ordering::AcqRel) + 1;
         tracing::info!(label = self.label, serial = self.serial, count, "logged in to the token");
         Ok(())
+    }
+
+    /// What a failed login means, and whether the PIN is ever sent again.
+    fn login_failed(&self, login: &mut Login, error: Pkcs11Error) -> HsmError {
+        let error = HsmError::from(error);
+        if !login.attempts.is_last(error.class()) {
+            return error;
+        }
+        self.is_refused.store(true, Ordering::Release);
+        self.forget_pin();
+        tracing::error!(label = self.label, %error, "the token refused the PIN; it is not tried again");
+        match error {
+            HsmError::DeviceSick { source } | HsmError::Refused { source } | HsmError::NoRoom { source } => {
+                HsmError::PinRefused { source: Some(source) }
+            }
+            HsmError::PinRefused { source } => HsmError::PinRefused { source },
+            _ => HsmError::PinRefused { source: None },
+        }
+    }
+
+    fn forget_pin(&self) {
+        self.lock_pin().take();
     }
 
     /// Where the token is now. A token with our label and another serial number is not ours.
@@ -275,11 +354,12 @@ impl Partition {
     }
 
     fn close(&self) {
+        // Before the lock, which a login that hangs may hold.
+        self.forget_pin();
         let mut login = self.lock_login();
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        login.pin = None;
         if let Some(anchor) = login.anchor.take() {
             // Closing the last session would log out too, but a session may be left in a stuck worker.
             if let Err(error) = anchor.get().logout() {
@@ -290,6 +370,10 @@ impl Partition {
         drop(login);
         self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
         tracing::info!(label = self.label, serial = self.serial, "logged out of the token");
+    }
+
+    fn lock_pin(&self) -> MutexGuard<'_, Option<Pin>> {
+        self.pin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_login(&self) -> MutexGuard<'_, Login> {
@@ -303,17 +387,33 @@ impl Drop for Partition {
     }
 }
 
-/// Which kinds of objects the token has every mechanism for. `C_GetMechanismInfo` is asked one by one,
-/// because the PKCS#11 client hides vendors' mechanisms from the list.
-fn offered_kinds(module: &HsmModule, slot: Slot) -> HashSet<ObjectKind> {
-    let suites = [Suite::Sm, Suite::Intl];
-    let kinds = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
-    let kinds = kinds.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey));
-    kinds
-        .filter(|kind| {
-            mechanisms(module.profile(), *kind).is_some_and(|needed| {
-                needed.into_iter().all(|one| module.client().get_mechanism_info(slot, one).is_ok())
-            })
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_refused_pin_is_the_last_attempt() {
+        assert!(Attempts::default().is_last(ErrorClass::PinIncorrect));
+    }
+
+    #[test]
+    fn logins_without_a_clear_answer_are_made_three_times_in_a_row_and_no_more() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        // The token did not look at the PIN, so nothing was spent; nor is it forgotten what was.
+        for free in [ErrorClass::LoginLost, ErrorClass::RetryOnNewSession, ErrorClass::TokenGone] {
+            assert!((0..20).all(|_| !attempts.is_last(free)), "{free:?}");
+        }
+        assert!(attempts.is_last(ErrorClass::CallersFault), "whatever else it answered");
+    }
+
+    #[test]
+    fn a_login_that_succeeds_starts_the_count_again() {
+        let mut attempts = Attempts::default();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        attempts.succeeded();
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+    }
 }

@@ -1,15 +1,18 @@
 //! Worker threads for one partition: a bounded queue in front, a session in each, and a keeper behind.
 //!
 //! The *workers* run jobs. The *keeper* fills the stock of random bytes, asks the HSM for a sign of life,
-//! and decides when it is away for too long. Callers never wait for a thread to be free: a full queue is
-//! refused at once, and a job whose deadline passed while it waited costs no HSM call.
+//! and decides when it is away for too long. The *watch* answers callers at their deadlines, also when the
+//! driver does not come back. Callers never wait for a thread to be free: a full queue is refused at once, and
+//! a job whose deadline passed while it waited costs no HSM call.
 
-use crate::error::{ErrorClass, HsmError};
+use crate::breaker::BreakerOptions;
+use crate::desk::{Desk, Full, Job, Limits, Refuse, Work};
+use crate::error::HsmError;
 use crate::health::{FailureReason, Health, HealthBoard, HealthObserver};
-use crate::observe::{NoObserver, Observed, Observer};
+use crate::observe::{NoObserver, Observer};
 use crate::random::RandomBuffer;
+use crate::threads::{spawn, spawn_worker};
 use crate::{HsmPartition, HsmSession, ObjectKind};
-use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +20,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
-
-/// How often the keeper asks a HSM that is away.
-const AWAY_ROUND: Duration = Duration::from_millis(250);
-/// How many random bytes the keeper fetches at a time.
-const REFILL_LEN: usize = 1024;
 
 /// How a pool works.
 #[derive(Clone)]
@@ -38,6 +36,13 @@ pub struct PoolOptions {
     pub heartbeat: Duration,
     /// How many random bytes are kept ready.
     pub random_len: usize,
+    /// A call that is inside the driver for longer than this, and past its deadline, counts as stuck.
+    pub hang_after: Duration,
+    /// How many workers may be stuck and still have another thread started in their place. So there are never more
+    /// than `workers + stuck_threads_max` workers, each with a session. Beyond that, jobs are refused.
+    pub stuck_threads_max: usize,
+    /// When failures of the device stop all calls, and how often it is tested then.
+    pub breaker: BreakerOptions,
     /// How long [`Pool::stop`] waits for threads that are inside a driver call.
     pub stop_wait_max: Duration,
 }
@@ -51,6 +56,9 @@ impl Default for PoolOptions {
             relogin_grace: Duration::from_secs(60),
             heartbeat: Duration::from_secs(5),
             random_len: 64 << 10,
+            hang_after: Duration::from_secs(10),
+            stuck_threads_max: 4,
+            breaker: BreakerOptions::default(),
             stop_wait_max: Duration::from_secs(10),
         }
     }
@@ -64,6 +72,9 @@ impl fmt::Debug for PoolOptions {
             .field("relogin_grace", &self.relogin_grace)
             .field("heartbeat", &self.heartbeat)
             .field("random_len", &self.random_len)
+            .field("hang_after", &self.hang_after)
+            .field("stuck_threads_max", &self.stuck_threads_max)
+            .field("breaker", &self.breaker)
             .field("stop_wait_max", &self.stop_wait_max)
             .finish_non_exhaustive()
     }
@@ -86,33 +97,27 @@ pub enum Stopped {
 /// Takes jobs for one partition from any thread.
 pub struct Pool {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
-    partition: Arc<dyn HsmPartition>,
-    options: PoolOptions,
-    observer: Arc<dyn Observer>,
-    queue: Mutex<Queue>,
+/// What the threads of a pool share.
+pub(crate) struct Shared {
+    pub(crate) partition: Arc<dyn HsmPartition>,
+    pub(crate) options: PoolOptions,
+    /// For the calls of jobs.
+    pub(crate) observer: Arc<dyn Observer>,
+    /// For the keeper's own calls.
+    pub(crate) keepers_observer: Arc<dyn Observer>,
+    desk: Mutex<Desk>,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     /// Rung for each job, and when the pool stops.
-    job_bell: Condvar,
+    pub(crate) job_bell: Condvar,
     /// Rung by each thread that ends.
-    end_bell: Condvar,
-    health: Arc<HealthBoard>,
-    random: RandomBuffer,
-    is_stopping: AtomicBool,
-}
-
-struct Queue {
-    jobs: VecDeque<Job>,
-    threads_running: usize,
-}
-
-type Work = Box<dyn FnOnce(Result<&mut dyn HsmSession, HsmError>) + Send>;
-
-struct Job {
-    deadline: Instant,
-    work: Work,
+    pub(crate) end_bell: Condvar,
+    /// Rung when something is due earlier than the watch planned to look, and when the pool stops.
+    pub(crate) watch_bell: Condvar,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) random: RandomBuffer,
+    pub(crate) is_stopping: AtomicBool,
 }
 
 impl Pool {
@@ -121,66 +126,87 @@ impl Pool {
     /// # Errors
     /// What the system says when it gives no more threads; those that started are ended again.
     pub fn start(partition: Arc<dyn HsmPartition>, options: PoolOptions) -> Result<Self, std::io::Error> {
-        let health = Arc::new(HealthBoard::new());
-        let observer: Arc<dyn Observer> =
-            Arc::new(HealthObserver { board: health.clone(), next: options.observer.clone() });
+        let health = Arc::new(HealthBoard::new(options.breaker, options.observer.clone()));
+        let observer = |is_for_callers| -> Arc<dyn Observer> {
+            Arc::new(HealthObserver { board: health.clone(), is_for_callers, next: options.observer.clone() })
+        };
         let workers = options.workers.max(1);
+        let limits = Limits {
+            workers,
+            queue_len: options.queue_len,
+            hang_after: options.hang_after,
+            stuck_threads_max: options.stuck_threads_max,
+        };
         let shared = Arc::new(Shared {
             partition,
-            observer,
-            queue: Mutex::new(Queue { jobs: VecDeque::new(), threads_running: 0 }),
+            observer: observer(true),
+            keepers_observer: observer(false),
+            desk: Mutex::new(Desk::new(limits)),
+            threads: Mutex::new(Vec::new()),
             job_bell: Condvar::new(),
             end_bell: Condvar::new(),
+            watch_bell: Condvar::new(),
             health,
             random: RandomBuffer::new(options.random_len.max(1)),
             is_stopping: AtomicBool::new(false),
             options,
         });
-        let pool = Self { shared, threads: Mutex::new(Vec::new()) };
-        pool.spawn("kms-hsm-keeper".to_owned(), Shared::keep)?;
-        for number in 0..workers {
-            pool.spawn(format!("kms-hsm-{number}"), Shared::work)?;
+        // Dropped on an early return, which ends the threads that have started.
+        let pool = Self { shared };
+        spawn(&pool.shared, "kms-hsm-watch".to_owned(), Shared::watch)?;
+        spawn(&pool.shared, "kms-hsm-keeper".to_owned(), Shared::keep)?;
+        for _ in 0..workers {
+            spawn_worker(&pool.shared)?;
         }
         Ok(pool)
     }
 
-    fn spawn(&self, name: String, run: fn(&Shared)) -> Result<(), std::io::Error> {
-        let ends = RunningThread::new(self.shared.clone());
-        let handle = thread::Builder::new().name(name).spawn(move || run(&ends.0))?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
-        Ok(())
-    }
-
     /// Runs `work` on a session when a worker is free, and gives its result to `reply`.
     ///
-    /// `reply` is called exactly once: on the worker, or on the calling thread when the job is refused. The
-    /// deadline is checked when a worker takes the job; a driver call that has begun is not stopped.
+    /// `reply` is called exactly once, at the deadline at the latest: on the worker, on the watch, or on the calling
+    /// thread when the job is refused. It must be quick.
     ///
-    /// Refused with [`HsmError::Busy`] (full queue), [`HsmError::Deadline`], [`HsmError::TokenGone`] (away, or given
-    /// up), [`HsmError::PinRefused`] or [`HsmError::Stopped`], each without an HSM call.
+    /// Refused with [`HsmError::Busy`] (full queue), [`HsmError::Deadline`], [`HsmError::CircuitOpen`],
+    /// [`HsmError::TokenGone`] (away, or given up), [`HsmError::PinRefused`] or [`HsmError::Stopped`], each without an
+    /// HSM call. [`HsmError::NoAnswer`]: the deadline passed while the driver was at work, which cannot be stopped;
+    /// what it does then is nobody's answer any more, or every worker is stuck like that.
     pub fn submit<T, W, R>(&self, operation: &'static str, deadline: Instant, work: W, reply: R)
     where
         W: FnOnce(&mut dyn HsmSession) -> Result<T, HsmError> + Send + 'static,
         R: FnOnce(Result<T, HsmError>) + Send + 'static,
     {
+        // Whoever comes first takes the reply out and calls it: the worker, or the watch at the deadline.
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let refuse: Refuse = {
+            let reply = reply.clone();
+            Arc::new(move |error| {
+                if let Some(reply) = take(&reply) {
+                    reply(Err(error));
+                }
+            })
+        };
         let work: Work = Box::new(move |session| {
-            let result = session.and_then(|session| {
-                // Our own panic ends one job, not the thread: a pool that quietly lost its workers would
-                // answer nobody.
-                catch_unwind(AssertUnwindSafe(|| work(session)))
-                    .unwrap_or(Err(HsmError::Panicked { operation }))
-            });
-            reply(result);
+            // Our own panic ends one job, not the thread: a pool that quietly lost its workers would
+            // answer nobody.
+            let result = catch_unwind(AssertUnwindSafe(|| work(session)))
+                .unwrap_or(Err(HsmError::Panicked { operation }));
+            match take(&reply) {
+                Some(reply) => reply(result),
+                None => {
+                    tracing::warn!(operation, is_done = result.is_ok(), "an answer came after its deadline")
+                }
+            }
         });
-        if let Err((refusal, work)) = self.shared.enqueue(Job { deadline, work }) {
-            work(Err(refusal));
+        let job = Job { operation, deadline, work, refuse: refuse.clone() };
+        if let Err(refusal) = self.shared.enqueue(job) {
+            refuse(refusal);
         }
     }
 
     /// [`Pool::submit`], and waits for the answer until the deadline.
     ///
     /// # Errors
-    /// Those of `submit` and of the work. On [`HsmError::Deadline`] the work may still happen.
+    /// Those of `submit` and of the work. On [`HsmError::NoAnswer`] the work may still happen.
     pub fn call<T, W>(&self, operation: &'static str, deadline: Instant, work: W) -> Result<T, HsmError>
     where
         T: Send + 'static,
@@ -188,11 +214,10 @@ impl Pool {
     {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.submit(operation, deadline, work, move |result| {
-            // The caller may have gone at its deadline.
+            // The caller waits below for as long as it takes.
             let _ = sender.send(result);
         });
-        let left = deadline.saturating_duration_since(Instant::now());
-        receiver.recv_timeout(left).unwrap_or(Err(HsmError::Deadline))
+        receiver.recv().unwrap_or(Err(HsmError::Stopped))
     }
 
     /// Fills `out` from the stock of random bytes without asking the HSM. `false`, and nothing changed,
@@ -239,7 +264,12 @@ impl Pool {
 
     /// How many jobs wait.
     pub fn queue_len(&self) -> usize {
-        self.shared.lock().jobs.len()
+        self.shared.lock().len()
+    }
+
+    /// How many threads are inside a driver call that does not come back.
+    pub fn stuck_threads(&self) -> usize {
+        self.shared.lock().stuck_count()
     }
 
     /// Refuses new jobs, lets the waiting ones run, ends the threads, closes the sessions, logs out and wipes
@@ -250,23 +280,22 @@ impl Pool {
         // Taken once, so that no worker misses the bell between looking at the flag and waiting for it.
         drop(shared.lock());
         shared.job_bell.notify_all();
+        shared.watch_bell.notify_all();
         shared.health.stop();
 
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *shared.threads.lock().unwrap_or_else(PoisonError::into_inner));
         // A reply may hold the last reference to this pool, so this may be one of its own threads.
         let is_own = |thread: &JoinHandle<()>| thread.thread().id() == thread::current().id();
         let own_count = usize::from(threads.iter().any(is_own));
-        let (mut queue, _) = shared
+        let (mut desk, _) = shared
             .end_bell
-            .wait_timeout_while(shared.lock(), shared.options.stop_wait_max, |queue| {
-                queue.threads_running > own_count
-            })
+            .wait_timeout_while(shared.lock(), shared.options.stop_wait_max, |desk| desk.threads > own_count)
             .unwrap_or_else(PoisonError::into_inner);
-        let count = queue.threads_running - own_count;
-        let left_over = std::mem::take(&mut queue.jobs);
-        drop(queue);
-        for job in left_over {
-            (job.work)(Err(HsmError::Stopped));
+        let mut count = desk.threads - own_count;
+        let left_over = desk.give_up();
+        drop(desk);
+        for refuse in left_over {
+            refuse(HsmError::Stopped);
         }
         if count == 0 {
             for thread in threads.into_iter().filter(|thread| !is_own(thread)) {
@@ -275,7 +304,10 @@ impl Pool {
             }
         }
         shared.random.wipe();
-        shared.partition.close();
+        shared.partition.forget_pin();
+        if !shared.close_partition() {
+            count += 1;
+        }
         if count == 0 { Stopped::Cleanly } else { Stopped::WithStuckThreads { count } }
     }
 }
@@ -294,52 +326,44 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// Counts a thread for as long as it runs, also when it unwinds.
-struct RunningThread(Arc<Shared>);
-
-impl RunningThread {
-    fn new(shared: Arc<Shared>) -> Self {
-        shared.lock().threads_running += 1;
-        Self(shared)
-    }
-}
-
-impl Drop for RunningThread {
-    fn drop(&mut self) {
-        self.0.lock().threads_running -= 1;
-        self.0.end_bell.notify_all();
-    }
+fn take<R>(reply: &Mutex<Option<R>>) -> Option<R> {
+    reply.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Shared {
-    /// Puts a job into the queue, or gives it back with the reason why not.
-    fn enqueue(&self, job: Job) -> Result<(), (HsmError, Work)> {
-        if let Err(refusal) = self.admit(job.deadline) {
-            return Err((refusal, job.work));
-        }
-        let mut queue = self.lock();
+    /// Puts a job into the queue, or says why not.
+    fn enqueue(&self, job: Job) -> Result<(), HsmError> {
+        self.admit(job.deadline)?;
+        let mut desk = self.lock();
         // Looked at again under the lock: whoever sees the flag down here is seen by the workers.
         if self.is_stopping.load(Ordering::Acquire) {
-            return Err((HsmError::Stopped, job.work));
+            return Err(HsmError::Stopped);
         }
-        if queue.jobs.len() >= self.options.queue_len {
-            return Err((HsmError::Busy, job.work));
-        }
-        queue.jobs.push_back(job);
-        let len = queue.jobs.len();
-        drop(queue);
+        let is_earlier = desk.enqueue(job).map_err(|full| match full {
+            Full::Queue => HsmError::Busy,
+            Full::Stuck => HsmError::NoAnswer,
+        })?;
+        let len = desk.len();
+        drop(desk);
         self.job_bell.notify_one();
+        if is_earlier {
+            self.watch_bell.notify_all();
+        }
         self.observer.queue_len(len);
         Ok(())
     }
 
     /// Refusals that cost no HSM call.
-    fn admit(&self, deadline: Instant) -> Result<(), HsmError> {
-        if Instant::now() >= deadline {
+    pub(crate) fn admit(&self, deadline: Instant) -> Result<(), HsmError> {
+        let now = Instant::now();
+        if now >= deadline {
             return Err(HsmError::Deadline);
         }
         match self.health.health() {
             Health::Healthy => Ok(()),
+            Health::CircuitOpen { probe_at } => {
+                Err(HsmError::CircuitOpen { probe_in: probe_at.saturating_duration_since(now) })
+            }
             Health::Away { .. } | Health::Failed { reason: FailureReason::StayedAway } => {
                 Err(HsmError::TokenGone { source: None })
             }
@@ -349,133 +373,25 @@ impl Shared {
         }
     }
 
-    /// The life of a worker.
-    fn work(&self) {
-        let mut session = self.open_session().ok();
-        while let Some(job) = self.next_job() {
-            if let Err(refusal) = self.admit(job.deadline) {
-                (job.work)(Err(refusal));
-                continue;
-            }
-            let mut current = match session.take().map_or_else(|| self.open_session(), Ok) {
-                Ok(current) => current,
-                Err(error) => {
-                    (job.work)(Err(error));
-                    continue;
-                }
-            };
-            // The work catches its own panics; this is about a panic in its reply. Either way the session
-            // is kept, because it looks after itself.
-            let finished = catch_unwind(AssertUnwindSafe(|| (job.work)(Ok(&mut current))));
-            if finished.is_err() {
-                tracing::error!("a reply to an HSM job panicked");
-            }
-            session = Some(current);
-        }
-    }
-
-    fn next_job(&self) -> Option<Job> {
-        let mut queue = self.lock();
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                let len = queue.jobs.len();
-                drop(queue);
-                self.observer.queue_len(len);
-                return Some(job);
-            }
-            if self.is_stopping.load(Ordering::Acquire) {
-                return None;
-            }
-            queue = self.job_bell.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Opens a watched session. Opening one can find the token gone or the PIN changed, so it is watched too.
-    fn open_session(&self) -> Result<Observed, HsmError> {
-        let start = Instant::now();
-        self.observer.before("open_session");
-        let session = self.partition.open_session();
-        let outcome = session.as_ref().map(|_| ()).map_err(HsmError::class);
-        self.observer.after("open_session", &outcome, start.elapsed());
-        session.map(|session| Observed::new(session, self.observer.clone()))
-    }
-
-    /// The life of the keeper.
-    fn keep(&self) {
-        let mut session = None;
-        let mut next_heartbeat = Instant::now();
-        loop {
-            let round = match self.health.health() {
-                Health::Healthy => next_heartbeat.saturating_duration_since(Instant::now()),
-                Health::Away { .. } => AWAY_ROUND,
-                Health::Failed { .. } => self.options.heartbeat,
-            };
-            let wake = self.health.wait(round);
-            if wake.is_stopping {
-                return;
-            }
-            let is_due = wake.is_suspicious || Instant::now() >= next_heartbeat;
-            match wake.health {
-                Health::Failed { .. } => {
-                    self.random.wipe();
-                    self.partition.forget_pin();
-                    session = None;
-                    continue;
-                }
-                Health::Healthy if !is_due && !self.random.is_low() => continue,
-                Health::Healthy | Health::Away { .. } => {}
-            }
-            let is_away = matches!(wake.health, Health::Away { .. });
-            let result = match self.keepers_round(&mut session, is_due || is_away) {
-                // One odd answer is not an absence: the round is repeated on a new session first.
-                Err(ErrorClass::DeviceSick | ErrorClass::RetryOnNewSession | ErrorClass::Busy)
-                    if !is_away =>
-                {
-                    self.keepers_round(&mut session, true)
-                }
-                result => result,
-            };
-            match result {
-                Ok(()) => self.health.is_back(),
-                Err(ErrorClass::PinIncorrect) => self.health.fail(FailureReason::PinIncorrect),
-                Err(class) => self.stayed_away(class),
-            }
-            if is_due {
-                next_heartbeat = Instant::now() + self.options.heartbeat;
-            }
-        }
-    }
-
-    /// Asks for a sign of life when `is_due`, and fills the stock.
-    fn keepers_round(&self, session: &mut Option<Observed>, is_due: bool) -> Result<(), ErrorClass> {
-        let mut current = match session.take() {
-            Some(current) => current,
-            None => self.open_session().map_err(|error| error.class())?,
+    /// Logs out, on a thread of its own: the device's library may hang there too. `false` when it does.
+    fn close_partition(&self) -> bool {
+        let (sender, closed) = mpsc::sync_channel(1);
+        let partition = self.partition.clone();
+        let closing = move || {
+            partition.close();
+            // Nobody may be waiting any more.
+            let _ = sender.send(());
         };
-        if is_due {
-            current.status().map_err(|error| error.class())?;
-            current.random(&mut [0; 16]).map_err(|error| error.class())?;
-        }
-        let mut fresh = Zeroizing::new([0; REFILL_LEN]);
-        while self.random.room() > 0 && !self.is_stopping.load(Ordering::Acquire) {
-            let len = self.random.room().min(REFILL_LEN);
-            current.random(&mut fresh[..len]).map_err(|error| error.class())?;
-            self.random.put(&mut fresh[..len]);
-        }
-        *session = Some(current);
-        Ok(())
-    }
-
-    /// Counts the time that the HSM has been away, and gives it up after the grace.
-    fn stayed_away(&self, class: ErrorClass) {
-        let Some(since) = self.health.is_away() else { return };
-        if since.elapsed() >= self.options.relogin_grace {
-            tracing::error!(class = class.name(), "the HSM stayed away for longer than the grace");
-            self.health.fail(FailureReason::StayedAway);
+        match thread::Builder::new().name("kms-hsm-close".to_owned()).spawn(closing) {
+            Ok(_) => closed.recv_timeout(self.options.stop_wait_max).is_ok(),
+            Err(_) => {
+                self.partition.close();
+                true
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,18 +1,30 @@
 //! Vendor profiles: what a module can do and how it wants it said, as data.
 //!
-//! A profile is a TOML file; unknown keys are refused, so a misspelt one cannot be silently ignored.
-//! The files in `profiles/` are built in.
+//! A profile is a TOML file (`docs/formats/hsm-profile.md`); unknown keys are refused, so a misspelt one cannot
+//! be silently ignored. The files in `profiles/` are built in, and any other file can be named.
 
-use crate::profile_file::{BadTagAnswer, GcmIv, ProfileFile};
+use crate::profile_file::{BadTagAnswer, ProfileFile};
+pub(crate) use crate::profile_file::{GcmIv, GcmLayout};
 use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
+use cryptoki_sys::CK_MECHANISM_TYPE;
 use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
 use serde::Deserialize;
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-const BUILT_IN: [&str; 2] = [include_str!("profiles/softhsm.toml"), include_str!("profiles/hsm-sim.toml")];
+const BUILT_IN: [&str; 8] = [
+    include_str!("profiles/softhsm.toml"),
+    include_str!("profiles/hsm-sim.toml"),
+    include_str!("profiles/hsm-sim-luna.toml"),
+    include_str!("profiles/hsm-sim-tass.toml"),
+    include_str!("profiles/sansec.toml"),
+    include_str!("profiles/tass.toml"),
+    include_str!("profiles/luna.toml"),
+    include_str!("profiles/generic.toml"),
+];
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +32,15 @@ pub enum ProfileError {
     /// Not TOML, a key is missing, or a key is not known.
     #[error("the profile is not valid")]
     Syntax(#[source] Box<toml::de::Error>),
+    /// The file cannot be read.
+    #[error("the profile {path} cannot be read")]
+    Unreadable {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// No built-in profile has this name.
     #[error("there is no built-in profile {name:?}; there are {known:?}")]
     UnknownName {
@@ -60,12 +81,6 @@ pub enum ProfileError {
         /// Which rule is broken.
         why: &'static str,
     },
-    /// The profile is right, and this version cannot work with such a module yet.
-    #[error("{what} is not supported yet")]
-    NotSupportedYet {
-        /// What is missing.
-        what: &'static str,
-    },
 }
 
 /// Where the SO PIN comes from.
@@ -76,6 +91,26 @@ pub enum SoPin {
     Derived,
     /// Kept by the vendor's own administration; entered in a ceremony.
     External,
+}
+
+/// What a profile rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// It has been run against the module that it describes.
+    Run,
+    /// Only the vendor's documents: it has never been run.
+    Documents,
+}
+
+impl Evidence {
+    /// A sentence's end for tables and logs.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Evidence::Run => "run against this module",
+            Evidence::Documents => "from the vendor's documents, never run",
+        }
+    }
 }
 
 /// How a derived PIN is written: characters and length.
@@ -126,7 +161,7 @@ impl PinRules {
 }
 
 /// Mechanisms of a kind of sealing key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealingMechanisms {
     pub(crate) key_type: KeyType,
     pub(crate) generate: MechanismType,
@@ -136,7 +171,7 @@ pub(crate) struct SealingMechanisms {
 }
 
 /// Mechanisms of a kind of signing key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SigningMechanisms {
     pub(crate) key_type: KeyType,
     pub(crate) generate: MechanismType,
@@ -147,7 +182,7 @@ pub(crate) struct SigningMechanisms {
 }
 
 /// Mechanisms of a kind of MAC key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MacMechanisms {
     pub(crate) key_type: KeyType,
     pub(crate) generate: MechanismType,
@@ -165,12 +200,15 @@ pub(crate) enum SignatureFormat {
 }
 
 /// A vendor's module: names, rules and mechanism numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     name: String,
-    manufacturer: String,
+    evidence: Evidence,
+    manufacturer: Option<String>,
     so_pin: SoPin,
     trusted_wrapping: bool,
+    gcm_iv: GcmIv,
+    gcm_layout: GcmLayout,
     bad_tag_answers: Vec<BadTagAnswer>,
     pin: PinRules,
     sealing: HashMap<KeySpec, SealingMechanisms>,
@@ -197,10 +235,13 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::UnknownManufacturer`]: nothing is guessed.
     pub fn detect(manufacturer: &str, library: &str) -> Result<Self, ProfileError> {
-        let says = |text: &str, name: &str| text.to_ascii_lowercase().contains(&name.to_ascii_lowercase());
+        let says = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            [manufacturer, library].iter().any(|text| text.to_ascii_lowercase().contains(&name))
+        };
         Self::built_in()?
             .into_iter()
-            .find(|profile| says(manufacturer, &profile.manufacturer) || says(library, &profile.manufacturer))
+            .find(|profile| profile.manufacturer.as_deref().is_some_and(says))
             .ok_or_else(|| ProfileError::UnknownManufacturer {
                 manufacturer: manufacturer.to_owned(),
                 library: library.to_owned(),
@@ -214,11 +255,6 @@ impl Profile {
     pub fn parse(text: &str) -> Result<Self, ProfileError> {
         let file: ProfileFile =
             toml::from_str(text).map_err(|error| ProfileError::Syntax(Box::new(error)))?;
-        if file.gcm_iv != GcmIv::Caller {
-            // A device that makes the IV itself has to be asked for it or gives it behind the ciphertext;
-            // neither is written down by a standard, so it needs a device to test against.
-            return Err(ProfileError::NotSupportedYet { what: "a module that makes the GCM IV itself" });
-        }
         let mut sealing = HashMap::new();
         for (name, table) in file.sealing {
             let spec =
@@ -237,15 +273,28 @@ impl Profile {
         }
         Ok(Self {
             name: file.name,
+            evidence: file.evidence,
             manufacturer: file.manufacturer,
             so_pin: file.so_pin,
             trusted_wrapping: file.trusted_wrapping,
+            gcm_iv: file.gcm_iv,
+            gcm_layout: file.gcm_layout,
             bad_tag_answers: file.bad_tag_answers,
             pin: PinRules::new(&file.pin.alphabet, file.pin.length)?,
             sealing,
             signing,
             mac,
         })
+    }
+
+    /// Reads a profile from a file.
+    ///
+    /// # Errors
+    /// [`ProfileError::Unreadable`], and those of [`Profile::parse`].
+    pub fn read(path: &Path) -> Result<Self, ProfileError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text)
     }
 
     fn built_in() -> Result<Vec<Self>, ProfileError> {
@@ -255,6 +304,11 @@ impl Profile {
     /// The profile's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it rests on.
+    pub fn evidence(&self) -> Evidence {
+        self.evidence
     }
 
     /// How PINs are written for this module.
@@ -271,6 +325,14 @@ impl Profile {
     /// it an extractable key could be wrapped under any key that the user makes.
     pub fn trusted_wrapping(&self) -> bool {
         self.trusted_wrapping
+    }
+
+    pub(crate) fn gcm_iv(&self) -> GcmIv {
+        self.gcm_iv
+    }
+
+    pub(crate) fn gcm_layout(&self) -> GcmLayout {
+        self.gcm_layout
     }
 
     pub(crate) fn sealing(&self, spec: KeySpec) -> Option<&SealingMechanisms> {
@@ -291,8 +353,14 @@ impl Profile {
             BadTagAnswer::GeneralError => code == RvError::GeneralError,
             BadTagAnswer::FunctionFailed => code == RvError::FunctionFailed,
             BadTagAnswer::DeviceError => code == RvError::DeviceError,
+            BadTagAnswer::Vendor(number) => code == RvError::VendorDefined(*number),
         })
     }
+}
+
+/// The number of a mechanism.
+pub(crate) fn code_of(mechanism: MechanismType) -> u64 {
+    CK_MECHANISM_TYPE::from(mechanism)
 }
 
 #[cfg(test)]
@@ -339,15 +407,6 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_makes_the_iv_is_refused_with_a_clear_reason() {
-        for who in ["returned", "appended"] {
-            let text = SOFTHSM.replace("gcm_iv = \"caller\"", &format!("gcm_iv = \"{who}\""));
-            let error = Profile::parse(&text).unwrap_err();
-            assert_eq!(error.to_string(), "a module that makes the GCM IV itself is not supported yet");
-        }
-    }
-
-    #[test]
     fn pin_rules_that_would_make_weak_or_uneven_pins_are_refused() {
         for (alphabet, length) in
             [("012345678", 8), ("01234567890", 8), ("0123456789 ", 8), ("0123456789ä", 8), ("0123456789", 3)]
@@ -358,20 +417,93 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_profiles_carry_the_whole_secret_in_a_pin() {
-        for name in ["softhsm", "hsm-sim"] {
-            let profile = Profile::by_name(name).unwrap();
-            assert_eq!(profile.name(), name);
-            assert!(profile.pin_rules().strength_bits() >= 256, "{name}");
-            assert!(profile.trusted_wrapping(), "{name}");
+    fn every_built_in_profile_is_found_by_its_name() {
+        for name in
+            ["softhsm", "hsm-sim", "hsm-sim-luna", "hsm-sim-tass", "sansec", "tass", "luna", "generic"]
+        {
+            assert_eq!(Profile::by_name(name).unwrap().name(), name);
         }
-        assert!(matches!(Profile::by_name("luna"), Err(ProfileError::UnknownName { .. })));
+        let error = Profile::by_name("acme").unwrap_err();
+        assert!(matches!(&error, ProfileError::UnknownName { known, .. } if known.len() == BUILT_IN.len()));
+    }
+
+    #[test]
+    fn the_profiles_that_were_run_carry_the_whole_secret_in_a_pin() {
+        for profile in Profile::built_in().unwrap() {
+            let is_whole = profile.pin_rules().strength_bits() >= 256;
+            assert!(is_whole || profile.evidence() == Evidence::Documents, "{}", profile.name());
+            assert!(profile.pin_rules().strength_bits() >= 80, "{}", profile.name());
+        }
     }
 
     #[test]
     fn a_profile_is_found_by_manufacturer_and_never_guessed() {
         assert_eq!(Profile::detect("SoftHSM", "Implementation of PKCS11").unwrap().name(), "softhsm");
         assert_eq!(Profile::detect("", "HSM-SIM").unwrap().name(), "hsm-sim");
-        assert!(matches!(Profile::detect("ACME", "HSM"), Err(ProfileError::UnknownManufacturer { .. })));
+        for manufacturer in ["ACME", "", "Sansec", "TASS", "SafeNet", "Thales", "generic"] {
+            let error = Profile::detect(manufacturer, "HSM").unwrap_err();
+            assert!(matches!(error, ProfileError::UnknownManufacturer { .. }), "{manufacturer}");
+        }
+    }
+
+    #[test]
+    fn a_profile_that_was_never_run_has_to_be_named() {
+        for profile in Profile::built_in().unwrap() {
+            let is_detected = profile.manufacturer.is_some();
+            assert!(!is_detected || profile.evidence() == Evidence::Run, "{}", profile.name());
+        }
+    }
+
+    #[test]
+    fn every_key_of_a_profile_is_needed() {
+        let whole: Vec<&str> = SOFTHSM.lines().collect();
+        for (index, line) in whole.iter().enumerate() {
+            let is_key = line.contains(" = ") && !line.starts_with('#');
+            if is_key && !line.starts_with("manufacturer") {
+                let without = [&whole[..index], &whole[index + 1..]].concat().join("\n");
+                assert!(matches!(Profile::parse(&without), Err(ProfileError::Syntax(_))), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_tag_answer_is_one_of_three_names_or_a_vendors_number() {
+        let with =
+            |answers: &str| Profile::parse(&SOFTHSM.replace("[\"general-error\"]", &format!("[{answers}]")));
+        let profile = with("\"device-error\", \"0x80000123\"").unwrap();
+        assert!(profile.may_mean_bad_tag(RvError::DeviceError));
+        assert!(profile.may_mean_bad_tag(RvError::VendorDefined(0x8000_0123)));
+        assert!(!profile.may_mean_bad_tag(RvError::VendorDefined(0x8000_0124)));
+        assert!(!profile.may_mean_bad_tag(RvError::GeneralError));
+        for refused in ["\"0x000000a0\"", "\"pin-incorrect\"", "5", "\"0x80000123 \""] {
+            assert!(matches!(with(refused), Err(ProfileError::Syntax(_))), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_read_from_a_file_and_a_missing_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.toml");
+        assert!(
+            matches!(Profile::read(&path), Err(ProfileError::Unreadable { path: named, .. }) if named == path)
+        );
+        std::fs::write(&path, SOFTHSM.replace("name = \"softhsm\"", "name = \"my card\"")).unwrap();
+        assert_eq!(Profile::read(&path).unwrap().name(), "my card");
+    }
+
+    /// `docs/formats/hsm-profile.md` says what each key means and which values it has.
+    #[test]
+    fn the_document_names_every_key_and_every_built_in_profile() {
+        let document = include_str!("../../docs/formats/hsm-profile.md");
+        for text in BUILT_IN {
+            let profile = Profile::parse(text).unwrap();
+            let row = format!("| `{}` | {} |", profile.name(), profile.evidence().sentence());
+            assert!(document.contains(&row), "{row}");
+            for line in text.lines().filter(|line| !line.starts_with('#')) {
+                if let Some((key, _)) = line.split_once(" = ") {
+                    assert!(document.contains(&format!("| `{key}` |")), "{key}");
+                }
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The tables of a profile file as they are written, and their numbers.
 
 use crate::profile::{
-    MacMechanisms, ProfileError, SealingMechanisms, SignatureFormat, SigningMechanisms, SoPin,
+    Evidence, MacMechanisms, ProfileError, SealingMechanisms, SignatureFormat, SigningMechanisms, SoPin,
 };
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
@@ -11,13 +11,31 @@ use std::collections::BTreeMap;
 /// Numbers from here on belong to the vendors.
 const VENDOR_DEFINED: u64 = 0x8000_0000;
 
-/// Answers that mean a broken device elsewhere, and a bad tag on some modules.
+/// An answer that means a broken device elsewhere, and a bad tag on some modules: one of three of the standard by
+/// name, or a vendor's by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String")]
 pub(crate) enum BadTagAnswer {
     GeneralError,
     FunctionFailed,
     DeviceError,
+    Vendor(u64),
+}
+
+impl TryFrom<String> for BadTagAnswer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "general-error" => Ok(Self::GeneralError),
+            "function-failed" => Ok(Self::FunctionFailed),
+            "device-error" => Ok(Self::DeviceError),
+            _ => match Code::try_from(text)? {
+                Code(code) if code >= VENDOR_DEFINED => Ok(Self::Vendor(code)),
+                Code(code) => Err(format!("{code:#010x} is no vendor's answer; it has a fixed meaning")),
+            },
+        }
+    }
 }
 
 /// Who makes the GCM IV.
@@ -29,14 +47,26 @@ pub(crate) enum GcmIv {
     Appended,
 }
 
+/// How the parameters of GCM lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GcmLayout {
+    /// `CK_GCM_PARAMS` with `ulIvBits`: the standard's header.
+    WithIvBits,
+    /// The same without it: the standard's text of version 2.40, which some modules follow.
+    WithoutIvBits,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProfileFile {
     pub(crate) name: String,
-    pub(crate) manufacturer: String,
+    pub(crate) evidence: Evidence,
+    pub(crate) manufacturer: Option<String>,
     pub(crate) so_pin: SoPin,
     pub(crate) trusted_wrapping: bool,
     pub(crate) gcm_iv: GcmIv,
+    pub(crate) gcm_layout: GcmLayout,
     pub(crate) bad_tag_answers: Vec<BadTagAnswer>,
     pub(crate) pin: PinTable,
     #[serde(default)]

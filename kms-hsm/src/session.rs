@@ -1,37 +1,27 @@
 //! One PKCS#11 session: the operations, and what happens when one finds the session or the login gone.
 
 use crate::attributes::{mac_key, naming, sealing_key, signing_private_key, signing_public_key};
-use crate::encoding::{gcm, plain, raw_signature, with_parameters};
+use crate::encoding::{plain, raw_signature};
 use crate::error::{ErrorClass, HsmError};
-use crate::live::{CallError, Live, unsupported};
+use crate::live::{CallError, Effect, Live, unsupported};
 use crate::partition::Partition;
 use crate::{
     AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, MAC_LEN,
     ObjectClass as ListedClass, ObjectKind, Sealed, TokenStatus, check_len,
 };
-use cryptoki::context::Function;
+use crate::{sealing, self_test};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::{Suite, TAG_LEN};
+use kms_core::suite::Suite;
 use std::sync::Arc;
-
-/// `CKR_AEAD_DECRYPT_FAILED` of PKCS#11 3.0, which the client library has no name for.
-const AEAD_DECRYPT_FAILED: u64 = 0x42;
 
 /// One session of a PKCS#11 token. Never leaves the thread that uses it.
 pub(crate) struct Pkcs11Session {
     partition: Arc<Partition>,
     live: Option<Live>,
-}
-
-/// Whether the operation has reached the call that changes something. Behind it nothing is repeated.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    NotYet,
-    Possible,
 }
 
 impl Pkcs11Session {
@@ -158,23 +148,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, effect| {
             let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            let nonce = live.nonce()?;
-            let mut iv = nonce;
-            let mut parameters = gcm(&mut iv, aad)?;
-            let encrypted = {
-                let mechanism = with_parameters(table.seal, &parameters);
-                live.session.get().encrypt(&mechanism, handle, plaintext)
-            };
-            if !matches!(encrypted, Ok(_) | Err(Pkcs11Error::Pkcs11(_, Function::EncryptInit))) {
-                // The key may have been used once more, and uses are counted: the caller decides.
-                *effect = Effect::Possible;
-            }
-            let ciphertext_and_tag = encrypted?;
-            // Some devices put in a nonce of their own, or append it.
-            if *parameters.iv() != nonce || ciphertext_and_tag.len() != plaintext.len() + TAG_LEN {
-                return Err(HsmError::UnexpectedAnswer { what: "a ciphertext of another form" }.into());
-            }
-            Ok(Sealed { nonce, ciphertext_and_tag })
+            sealing::seal(live, partition.module().profile(), table, handle, (aad, plaintext), effect)
         })
     }
 
@@ -191,27 +165,7 @@ impl HsmSession for Pkcs11Session {
             let profile = partition.module().profile();
             let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            let mut iv = sealed.nonce;
-            let parameters = gcm(&mut iv, aad)?;
-            let mechanism = with_parameters(table.seal, &parameters);
-            let opened =
-                live.session.get().decrypt(&mechanism, handle, &sealed.ciphertext_and_tag).map(Secret::new);
-            match opened {
-                Ok(plaintext) if plaintext.expose().len() + TAG_LEN == sealed.ciphertext_and_tag.len() => {
-                    Ok(plaintext)
-                }
-                Ok(_) => Err(HsmError::UnexpectedAnswer { what: "a plaintext of another length" }.into()),
-                Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if means_bad_tag(code) => {
-                    Err(HsmError::CiphertextInvalid.into())
-                }
-                // Nobody can tell a forged ciphertext from a broken device by this answer. A device that
-                // works a moment later was given a forged one; garbage alone trips nothing.
-                Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if profile.may_mean_bad_tag(code) => {
-                    live.check_device()?;
-                    Err(HsmError::CiphertextInvalid.into())
-                }
-                Err(error) => Err(error.into()),
-            }
+            sealing::open(live, profile, table, handle, aad, sealed)
         })
     }
 
@@ -227,7 +181,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, effect| {
             let profile = partition.module().profile();
             let _turn = partition.turn_at_objects();
-            if !live.find(id, None)?.is_empty() {
+            if !live.find(partition, id, None)?.is_empty() {
                 return Err(HsmError::AlreadyExists { id }.into());
             }
             *effect = Effect::Possible;
@@ -254,12 +208,13 @@ impl HsmSession for Pkcs11Session {
                     session.generate_key_pair(&plain(table.generate), &public, &private)?;
                 }
             }
-            let confirmed = live.confirm(id, kind, profile);
+            let confirmed = live.confirm(partition, id, kind);
             if let Err(CallError::Ours(HsmError::AttributeNotKept { .. })) = confirmed {
                 // Ours, made a moment ago and never used: a key that could get out must not stay.
-                for handle in live.find(id, None)? {
+                for handle in live.find(partition, id, None)? {
                     live.session.get().destroy_object(handle)?;
                 }
+                partition.known().forget(id);
             }
             confirmed
         })
@@ -268,14 +223,14 @@ impl HsmSession for Pkcs11Session {
     fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            live.confirm(id, kind, partition.module().profile())
+            live.confirm(partition, id, kind)
         })
     }
 
     fn exists(&mut self, id: HsmObjectId) -> Result<bool, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            Ok(!live.find(id, None)?.is_empty())
+            Ok(!live.find(partition, id, None)?.is_empty())
         })
     }
 
@@ -285,18 +240,19 @@ impl HsmSession for Pkcs11Session {
             let keys = [ObjectClass::SECRET_KEY, ObjectClass::PRIVATE_KEY];
             let mut found = Vec::new();
             for class in keys {
-                found.extend(live.find(id, Some(class))?);
+                found.extend(live.find(partition, id, Some(class))?);
             }
             if found.len() > 1 {
                 return Err(HsmError::Ambiguous { id, count: found.len() }.into());
             }
             // The public half goes last: if we stop between the two, what is left is no secret and can
             // be destroyed by asking again.
-            found.extend(live.find(id, Some(ObjectClass::PUBLIC_KEY))?);
+            found.extend(live.find(partition, id, Some(ObjectClass::PUBLIC_KEY))?);
             if found.is_empty() {
                 return Err(HsmError::NotFound { id }.into());
             }
             *effect = Effect::Possible;
+            partition.known().forget(id);
             for handle in found {
                 live.session.get().destroy_object(handle)?;
             }
@@ -337,6 +293,10 @@ impl HsmSession for Pkcs11Session {
                 return Err(HsmError::TokenGone { source: None }.into());
             }
             live.check_login()?;
+            {
+                let _turn = partition.turn_at_objects();
+                live.check_presence(partition)?;
+            }
             Ok(TokenStatus {
                 label: token.label().to_owned(),
                 serial: token.serial_number().to_owned(),
@@ -348,10 +308,15 @@ impl HsmSession for Pkcs11Session {
         })
     }
 
+    fn self_test(&mut self) -> Result<(), HsmError> {
+        self.run(|live, partition, _| self_test::run(live, partition))
+    }
+
     fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
             live.check_login()?;
+            live.check_presence(partition)?;
             let session = live.session.get();
             let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];
             let mut listed = Vec::new();
@@ -374,16 +339,4 @@ impl HsmSession for Pkcs11Session {
             Ok(listed)
         })
     }
-}
-
-/// Answers to a decryption that mean one thing only.
-fn means_bad_tag(code: RvError) -> bool {
-    matches!(
-        code,
-        RvError::EncryptedDataInvalid
-            | RvError::EncryptedDataLenRange
-            | RvError::DataInvalid
-            | RvError::SignatureInvalid
-            | RvError::UnknownErrorCode(AEAD_DECRYPT_FAILED)
-    )
 }

@@ -2,11 +2,16 @@
 
 mod contract;
 
-use contract::{Device, Fixture, LABEL, USER_PIN, in_own_process, pin, raw, soon};
+use contract::logins::{take_tokens_away, watchful_pool};
+use contract::{
+    Device, Fixture, LABEL, USER_PIN, eventually, in_own_process, new_id, pin, raw, soon, tokens_folder,
+};
+use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
-use kms_hsm::{ErrorClass, FailureReason, Health, HsmModule, ProfileChoice};
+use kms_hsm::{ErrorClass, FailureReason, Health, HsmModule, HsmSession, ObjectKind, ProfileChoice};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 struct HsmSim;
 
@@ -32,11 +37,47 @@ impl Device for HsmSim {
     }
 
     fn environment(&self, directory: &Path) -> (&'static str, PathBuf) {
-        (hsm_sim::DIRECTORY_VARIABLE, directory.to_owned())
+        (hsm_sim::DIRECTORY_VARIABLE, directory.join(contract::TOKENS))
     }
 }
 
 contract::cases!(HsmSim);
+
+/// SoftHSM cannot show it: a process of its own does not find the objects of a token again whose folder was away.
+#[test]
+fn a_token_that_comes_back_is_served_again_by_itself() {
+    in_own_process("a_token_that_comes_back_is_served_again_by_itself", &HsmSim, |device| {
+        let fixture = Fixture::new(device);
+        let pool = watchful_pool(&fixture, Duration::from_secs(600));
+        let (id, spec) = (new_id(), KeySpec::Sm4);
+        let create = move |session: &mut dyn HsmSession| {
+            session.create(id, ObjectKind::SealingKey(spec), "sealing")?;
+            session.seal(id, spec, b"", b"text")
+        };
+        let sealed = pool.call("create", soon(), create).expect("a key");
+        for _ in 0..3 {
+            let away = take_tokens_away();
+            eventually("the absence", || matches!(pool.health(), Health::Away { .. }));
+            let begin = Instant::now();
+            let error = pool.call("status", soon(), |session| session.status()).expect_err("it is away");
+            assert_eq!(error.class(), ErrorClass::TokenGone, "{error}");
+            assert!(begin.elapsed() < Duration::from_secs(1), "refused at once");
+            std::fs::rename(&away, tokens_folder()).expect("it comes back");
+            eventually("the return", || pool.health() == Health::Healthy);
+            let sealed = sealed.clone();
+            let opened = pool.call("open", soon(), move |session| session.open(id, spec, b"", &sealed));
+            assert_eq!(opened.expect("it is served again").expose(), b"text");
+        }
+    });
+}
+
+#[test]
+fn a_profile_with_another_hash_does_not_open() {
+    in_own_process("a_profile_with_another_hash_does_not_open", &HsmSim, |device| {
+        // SHA-256 in place of SM3: the answer has the right length, and only its value tells.
+        contract::profiles::refuses_another_hash(device, "mac = \"0x80009002\"", "mac = \"0x00000251\"");
+    });
+}
 
 /// Set for the process that changes the PIN.
 const OTHER_PROCESS: &str = "KMS_HSM_CONTRACT_OTHER_PROCESS";

@@ -2,7 +2,7 @@
 
 mod contract;
 
-use contract::Device;
+use contract::{Device, in_own_process};
 use kms_core::suite::Suite;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,8 +26,7 @@ impl Device for SoftHsm {
 
     fn environment(&self, directory: &Path) -> (&'static str, PathBuf) {
         let configuration = directory.join("softhsm2.conf");
-        let tokens = directory.join("tokens");
-        fs::create_dir(&tokens).expect("the directory is new");
+        let tokens = directory.join(contract::TOKENS);
         let text = format!(
             "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
             tokens.display()
@@ -38,3 +37,11 @@ impl Device for SoftHsm {
 }
 
 contract::cases!(SoftHsm);
+
+#[test]
+fn a_profile_with_another_hash_does_not_open() {
+    in_own_process("a_profile_with_another_hash_does_not_open", &SoftHsm, |device| {
+        // HMAC with SHA-1.
+        contract::profiles::refuses_another_hash(device, "mac = \"0x00000251\"", "mac = \"0x00000221\"");
+    });
+}

@@ -1,6 +1,7 @@
 //! The configuration file: parsed once, unknown keys refused, every complaint names its key.
 
 use kms_core::id::{NameError, NodeName};
+use kms_hsm::ProfileChoice;
 use serde::Deserialize;
 use std::fs;
 use std::net::SocketAddr;
@@ -117,7 +118,7 @@ pub struct DatabaseUrl {
 pub struct Hsm {
     /// The PKCS#11 library.
     pub module: PathBuf,
-    /// `auto` or the name of a built-in vendor profile.
+    /// `auto`, the name of a built-in vendor profile, or the path of a profile's file.
     #[serde(default = "auto")]
     pub profile: String,
     /// Sessions that work at the same time.
@@ -126,6 +127,18 @@ pub struct Hsm {
     /// How long the token may stay away before the node seals, in seconds.
     #[serde(default = "sixty")]
     pub grace_seconds: u64,
+    /// A call that is inside the driver for longer than this, and past its deadline, counts as stuck, in seconds.
+    #[serde(default = "ten")]
+    pub hang_seconds: u64,
+    /// How many workers may be stuck and still be replaced.
+    #[serde(default = "four")]
+    pub stuck_threads_max: usize,
+    /// So many failures of the device in a row, and calls are refused until its self-test has passed.
+    #[serde(default = "five")]
+    pub breaker_failures: u32,
+    /// How long they are refused before each self-test, in seconds.
+    #[serde(default = "five_seconds")]
+    pub breaker_probe_seconds: u64,
 }
 
 /// How the ceremony worker is started.
@@ -205,6 +218,18 @@ fn sixty() -> u64 {
     60
 }
 
+fn ten() -> u64 {
+    10
+}
+
+fn five() -> u32 {
+    5
+}
+
+fn five_seconds() -> u64 {
+    5
+}
+
 fn window() -> u64 {
     kms_core::ceremony::WINDOW_SECONDS
 }
@@ -255,6 +280,9 @@ impl Config {
         ] {
             *relative = folder.join(&*relative);
         }
+        if ProfileChoice::is_path(&config.hsm.profile) {
+            config.hsm.profile = folder.join(&config.hsm.profile).display().to_string();
+        }
         if let Some(file) = config.database.url.strip_prefix("sqlite:") {
             config.database.url = format!("sqlite:{}", folder.join(file).display());
         }
@@ -276,6 +304,17 @@ impl Config {
         }
         if self.hsm.workers == 0 || self.hsm.workers > 64 {
             return value("hsm.workers", format!("is {}; 1 to 64 are allowed", self.hsm.workers));
+        }
+        let hsm = &self.hsm;
+        for (key, found, min, max) in [
+            ("hsm.hang_seconds", hsm.hang_seconds, 1, 600),
+            ("hsm.stuck_threads_max", hsm.stuck_threads_max as u64, 0, 64),
+            ("hsm.breaker_failures", u64::from(hsm.breaker_failures), 1, 1000),
+            ("hsm.breaker_probe_seconds", hsm.breaker_probe_seconds, 1, 3600),
+        ] {
+            if !(min..=max).contains(&found) {
+                return value(key, format!("is {found}; {min} to {max} are allowed"));
+            }
         }
         let limits = &self.limits;
         if limits.calls == 0 || limits.connections == 0 || limits.call_seconds == 0 {
@@ -336,10 +375,24 @@ mod tests {
             ("node = \"node-1\"", "node = \"\"", "node must not be empty"),
             ("url = \"sqlite:kms.db\"", "url = \"mysql:kms\"", "database.url must begin with sqlite:"),
             ("message_bytes = 262144", "message_bytes = 5", "limits.message_bytes is 5"),
+            ("breaker_failures = 5", "breaker_failures = 0", "hsm.breaker_failures is 0; 1 to 1000"),
+            ("hang_seconds = 10", "hang_seconds = 0", "hsm.hang_seconds is 0; 1 to 600"),
         ] {
             let refused = load(&EXAMPLE.replace(from, to)).expect_err("refused").to_string();
             assert!(refused.contains(expected), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_profile_is_a_name_or_a_path_beside_the_configuration() {
+        let profile = |text: &str| {
+            let written = format!("profile = \"{text}\"");
+            load(&EXAMPLE.replace("profile = \"auto\"", &written)).expect("valid").hsm.profile
+        };
+        assert_eq!(profile("luna"), "luna");
+        assert_eq!(profile("/etc/kms/card.toml"), "/etc/kms/card.toml");
+        let relative = profile("card.toml");
+        assert!(Path::new(&relative).is_absolute() && relative.ends_with("/card.toml"), "{relative}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! `service` is the only place where the rules of `kms-core`, the HSM and the store meet.
 
+pub mod check_hsm;
 pub mod config;
 pub mod crash;
 pub mod grpc;

@@ -8,7 +8,7 @@ use kms_core::node_key::NodeKeyFile;
 use kms_core::suite::Suite;
 use kms_server::config::Config;
 use kms_server::random::system_rng;
-use kms_server::{run, telemetry};
+use kms_server::{check_hsm, run, telemetry};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -59,6 +59,15 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Show what the configured HSM can do, without a PIN: tokens, mechanisms, which keys will be resident
+    CheckHsm {
+        /// The configuration
+        #[arg(long)]
+        config: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value = "table")]
+        output: OutputFormat,
+    },
     /// A complete deployment in one folder, for development only
     #[cfg(feature = "dev")]
     Dev(kms_server::dev::DevArguments),
@@ -74,6 +83,12 @@ enum Command {
     #[cfg(feature = "dev")]
     #[command(hide = true)]
     CrashSteps,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OutputFormat {
+    Table,
+    Json,
 }
 
 fn main() -> ExitCode {
@@ -119,6 +134,16 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let loaded = run::check(&config)?;
             println!("the configuration is valid");
             println!("bundle {}", loaded.signed.fingerprint(loaded.bundle.suite));
+            Ok(())
+        }
+        Command::CheckHsm { config, output } => {
+            let report = check_hsm::check(&Config::load(&config)?)?;
+            match output {
+                OutputFormat::Table => print!("{report}"),
+                OutputFormat::Json => println!("{}", report.to_json()),
+            }
+            let faults = report.faults().join("; ");
+            anyhow::ensure!(faults.is_empty(), "the HSM cannot be used: {faults}");
             Ok(())
         }
         #[cfg(feature = "dev")]

@@ -37,6 +37,8 @@ pub struct Metrics {
     hsm_operations: IntCounterVec,
     hsm_seconds: HistogramVec,
     hsm_queue: IntGauge,
+    hsm_stuck_threads: IntGauge,
+    hsm_circuit_open: IntGauge,
     unsealed: IntGauge,
     batches: IntCounterVec,
     batch_entries: Histogram,
@@ -94,6 +96,14 @@ impl Metrics {
                 &["operation"]
             )),
             hsm_queue: register!(IntGauge::new("kms_hsm_queue", "Jobs that wait for the HSM.")),
+            hsm_stuck_threads: register!(IntGauge::new(
+                "kms_hsm_stuck_threads",
+                "Threads inside a call of the HSM's driver that does not come back."
+            )),
+            hsm_circuit_open: register!(IntGauge::new(
+                "kms_hsm_circuit_open",
+                "1 while the HSM is not used because it failed again and again."
+            )),
             unsealed: register!(IntGauge::new("kms_unsealed", "1 when the node is unsealed.")),
             batches: register!(counter("kms_audit_batches_total", "Committed batches.", &["outcome"])),
             batch_entries: register!(Histogram::with_opts(
@@ -161,5 +171,13 @@ impl Observer for HsmMeter {
 
     fn queue_len(&self, len: usize) {
         self.0.hsm_queue.set(i64::try_from(len).unwrap_or(i64::MAX));
+    }
+
+    fn stuck_threads(&self, count: usize) {
+        self.0.hsm_stuck_threads.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    fn breaker(&self, is_open: bool) {
+        self.0.hsm_circuit_open.set(i64::from(is_open));
     }
 }

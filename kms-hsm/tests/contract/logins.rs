@@ -1,11 +1,17 @@
 //! The login: made once, found again when lost, never made on doubt.
 
-use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon};
+use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon, tokens_folder};
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::AuthPin;
+use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
-use kms_hsm::{ErrorClass, FailureReason, Health, HsmError, HsmPartition, ObjectKind};
+use kms_hsm::{
+    ErrorClass, FailureReason, Health, HsmError, HsmPartition, ObjectKind, Pool, PoolOptions, Sealed,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
 
@@ -166,4 +172,127 @@ pub fn closing_logs_out_and_the_partition_opens_nothing_more(device: &dyn Device
     eventually("the next login", || state() == SessionState::RwUser);
     assert_eq!(session.status().unwrap_err().class(), ErrorClass::Stopped);
     next.open_session().unwrap().status().unwrap();
+}
+
+pub fn watchful_pool(fixture: &Fixture, relogin_grace: Duration) -> Pool {
+    let heartbeat = Duration::from_millis(20);
+    let options = PoolOptions { workers: 2, heartbeat, relogin_grace, ..PoolOptions::default() };
+    Pool::start(Arc::new(fixture.open()), options).unwrap()
+}
+
+pub fn seal(pool: &Pool, id: HsmObjectId) -> Result<Sealed, HsmError> {
+    pool.call("seal", soon(), move |session| session.seal(id, KeySpec::Aes256, b"", b"text"))
+}
+
+/// Moves the folder of the tokens away, and gives where it is then.
+pub fn take_tokens_away() -> PathBuf {
+    let away = tokens_folder().with_extension("away");
+    std::fs::rename(tokens_folder(), &away).unwrap();
+    away
+}
+
+/// A token in a folder goes when the folder does. What a module answers then differs; SoftHSM keeps the login and says
+/// that there are no objects.
+pub fn while_a_token_is_away_no_key_is_reported_missing(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let pool = watchful_pool(&fixture, Duration::from_secs(600));
+    let (id, fresh) = (new_id(), new_id());
+    pool.call("create", soon(), move |session| session.create(id, KIND, "sealing")).unwrap();
+    seal(&pool, id).unwrap();
+    take_tokens_away();
+    let is_retryable = |error: &HsmError| {
+        matches!(
+            error.class(),
+            ErrorClass::TokenGone
+                | ErrorClass::LoginLost
+                | ErrorClass::DeviceSick
+                | ErrorClass::RetryOnNewSession
+                | ErrorClass::CircuitOpen
+        )
+    };
+    for _ in 0..50 {
+        let answers = [
+            seal(&pool, id).map(|_| ()),
+            pool.call("confirm", soon(), move |session| session.confirm(id, KIND)).map(|_| ()),
+            pool.call("exists", soon(), move |session| session.exists(fresh)).map(|_| ()),
+            pool.call("objects", soon(), |session| session.objects()).map(|_| ()),
+            pool.call("create", soon(), move |session| session.create(fresh, KIND, "new")).map(|_| ()),
+            pool.call("destroy", soon(), move |session| session.destroy(id)).map(|_| ()),
+        ];
+        for (number, answer) in answers.iter().enumerate() {
+            match answer {
+                // A key that was found before may go on working.
+                Ok(()) => assert_eq!(number, 0, "nothing is said about the objects of a token that is gone"),
+                Err(error) => assert!(is_retryable(error), "{number}: {error}"),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub fn a_token_that_stays_away_is_given_up_after_the_grace(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let pool = watchful_pool(&fixture, Duration::from_millis(200));
+    let id = new_id();
+    pool.call("create", soon(), move |session| session.create(id, KIND, "sealing")).unwrap();
+    take_tokens_away();
+    eventually("the absence", || matches!(pool.health(), Health::Away { .. }));
+    eventually("giving up", || pool.health() == Health::Failed { reason: FailureReason::StayedAway });
+    assert_eq!(seal(&pool, id).unwrap_err().class(), ErrorClass::TokenGone);
+}
+
+/// Object handles are numbers that a token gives again: after a logout, or to another object.
+pub fn handles_from_before_a_login_are_never_used_again(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (_partition, mut session) = fixture.session();
+    let ids: Vec<_> = (0..4).map(|_| new_id()).collect();
+    for id in &ids {
+        session.create(*id, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    }
+    let macs: Vec<_> = ids.iter().map(|id| session.mac(*id, Suite::Intl, b"data").unwrap()).collect();
+    raw::session(&fixture).logout().unwrap();
+    // In another order, so that a token that numbers objects as they are found numbers them differently now.
+    for (id, mac) in ids.iter().zip(&macs).rev() {
+        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+    }
+    session.destroy(ids[0]).unwrap();
+    let fresh = new_id();
+    session.create(fresh, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    for (id, mac) in ids.iter().zip(&macs).skip(1) {
+        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(fresh, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+    }
+    assert_eq!(
+        session.mac(ids[0], Suite::Intl, b"data").err().map(|e| e.class()),
+        Some(ErrorClass::NotFound)
+    );
+}
+
+/// Peers need a restart here. Whatever a call meets in the middle, it is never told that its key is missing, and the
+/// pool goes on. No call is under way at the moment of the loss: SoftHSM frees a session that another thread is using.
+pub fn a_pool_survives_the_loss_of_every_session_again_and_again(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool_of(3);
+    let id = new_id();
+    pool.call("create", soon(), move |session| session.create(id, KIND, "sealing")).unwrap();
+    let round_trip = || {
+        pool.call("round trip", soon(), move |session| {
+            let sealed = session.seal(id, KeySpec::Aes256, b"aad", b"text")?;
+            session.open(id, KeySpec::Aes256, b"aad", &sealed)
+        })
+    };
+    for round in 0..30 {
+        if round % 2 == 0 {
+            raw::close_all_sessions(&fixture);
+        } else {
+            raw::session(&fixture).logout().unwrap();
+        }
+        // One after the other: every worker meets its own loss, and the keeper looks in between.
+        for _ in 0..12 {
+            assert_eq!(round_trip().unwrap().expose(), b"text");
+        }
+        // The keeper is at rest again.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(pool.health(), Health::Healthy);
 }

@@ -5,7 +5,9 @@
 
 pub mod keys;
 pub mod logins;
+pub mod officers;
 pub mod pools;
+pub mod profiles;
 pub mod raw;
 pub mod tokens;
 
@@ -30,7 +32,7 @@ pub trait Device {
     fn profile(&self) -> &'static str;
     /// The suites whose mechanisms it has.
     fn suites(&self) -> &'static [Suite];
-    /// Makes a place for tokens, and names the variable that points at it.
+    /// Makes the folder `tokens` in `directory` the place for tokens, and names the variable that points there.
     fn environment(&self, directory: &Path) -> (&'static str, PathBuf);
 }
 
@@ -41,6 +43,16 @@ pub const USER_PIN: &str = "operations-user-0001";
 /// Set in the process that runs one case.
 const CHILD: &str = "KMS_HSM_CONTRACT_CHILD";
 
+/// Names the directory of the case.
+const DIRECTORY: &str = "KMS_HSM_CONTRACT_DIRECTORY";
+/// The folder of the tokens in it.
+pub const TOKENS: &str = "tokens";
+
+/// The tokens of this case on disk.
+pub fn tokens_folder() -> PathBuf {
+    PathBuf::from(std::env::var_os(DIRECTORY).unwrap()).join(TOKENS)
+}
+
 /// Runs `case` in a process of its own, with tokens of its own.
 pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn Device)) {
     if std::env::var_os(CHILD).is_some() {
@@ -48,17 +60,40 @@ pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn De
     }
     let module = device.module_path();
     let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join(TOKENS)).unwrap();
     let (variable, value) = device.environment(directory.path());
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(CHILD, "1")
         .env(variable, value)
+        .env(DIRECTORY, directory.path())
         .output()
         .unwrap();
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "on {}: {text}", module.display());
     assert!(text.contains("1 passed"), "the case did not run: {text}");
+}
+
+/// Names what a process of the same case has to do, in a process that the case has started.
+const ROLE: &str = "KMS_HSM_CONTRACT_ROLE";
+
+/// What this process has to do; `None` in the one that runs the case.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// Runs the same case in another process with the same tokens, for one role. The process must end well.
+pub fn in_another_process(role: &str) {
+    let name = std::env::args().skip_while(|argument| argument != "--exact").nth(1).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture", "--test-threads", "1"])
+        .env(ROLE, role)
+        .output()
+        .unwrap();
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{role}: {text}");
 }
 
 /// One test for each case, on one device.
@@ -81,6 +116,10 @@ macro_rules! cases {
             logins: sessions_that_the_token_closed_are_replaced,
             logins: an_object_is_made_after_the_login_was_lost,
             logins: a_lost_login_is_never_taken_for_an_empty_token,
+            logins: while_a_token_is_away_no_key_is_reported_missing,
+            logins: a_token_that_stays_away_is_given_up_after_the_grace,
+            logins: handles_from_before_a_login_are_never_used_again,
+            logins: a_pool_survives_the_loss_of_every_session_again_and_again,
             logins: a_pin_that_was_changed_is_tried_once_and_the_pool_gives_up,
             logins: a_refused_pin_is_not_sent_again_by_any_session,
             logins: without_a_pin_a_lost_login_stays_lost,
@@ -106,6 +145,20 @@ macro_rules! cases {
             pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,
             pools: random_bytes_come_from_the_stock_without_an_hsm_call,
             pools: a_pool_that_is_dropped_logs_out,
+            pools: ten_thousand_forged_ciphertexts_open_no_circuit,
+            profiles: the_self_test_passes_and_leaves_nothing_behind,
+            profiles: a_profile_with_another_mac_does_not_open_and_names_the_mechanism,
+            profiles: a_profile_with_another_form_of_signatures_does_not_open,
+            profiles: a_profile_that_is_wrong_about_the_maker_of_nonces_does_not_open,
+            profiles: a_profile_with_another_generator_does_not_open,
+            profiles: what_a_token_offers_is_asked_without_a_login,
+            profiles: a_mechanism_that_the_token_lacks_is_said_to_be_missing,
+            profiles: a_profile_from_a_file_opens_the_token,
+            profiles: the_generic_profile_opens_a_module_that_keeps_to_the_standard,
+            officers: the_security_officer_does_not_get_in_beside_open_sessions,
+            officers: a_login_of_the_security_officer_does_not_keep_the_user_out,
+            officers: a_trusted_wrapping_key_can_neither_be_changed_nor_copied_by_the_user,
+            officers: a_pin_that_another_process_changed_binds_the_next_process,
         );
     };
     ($device:expr; $($module:ident: $name:ident,)*) => {
@@ -129,8 +182,12 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(device: &dyn Device) -> Self {
+        Self::with_profile(device, ProfileChoice::Auto)
+    }
+
+    pub fn with_profile(device: &dyn Device, profile: ProfileChoice) -> Self {
         let path = device.module_path();
-        let module = HsmModule::open(&path, ProfileChoice::Auto).unwrap();
+        let module = HsmModule::open(&path, profile).unwrap();
         let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
         module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
         let suites = device.suites();

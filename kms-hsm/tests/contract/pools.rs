@@ -4,7 +4,7 @@ use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon
 use cryptoki::object::Attribute;
 use cryptoki::session::SessionState;
 use kms_core::key::KeySpec;
-use kms_hsm::{ErrorClass, ObjectKind, Stopped};
+use kms_hsm::{ErrorClass, Health, HsmError, ObjectKind, Sealed, Stopped};
 use std::sync::mpsc;
 
 const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
@@ -119,4 +119,29 @@ pub fn a_pool_that_is_dropped_logs_out(device: &dyn Device) {
     drop(pool);
     let again = fixture.module.open_partition(LABEL, &fixture.token.serial, pin(USER_PIN));
     again.unwrap();
+}
+
+/// SoftHSM answers each of them as if the device were broken.
+pub fn ten_thousand_forged_ciphertexts_open_no_circuit(device: &dyn Device) {
+    let fixture = Fixture::new(device);
+    let (pool, _) = fixture.pool();
+    for spec in fixture.specs() {
+        let id = new_id();
+        let sealed = pool
+            .call("prepare", soon(), move |session| {
+                session.create(id, ObjectKind::SealingKey(spec), "sealing")?;
+                session.seal(id, spec, b"aad", b"text")
+            })
+            .unwrap();
+        for number in 0..10_000_u32 {
+            let mut body = sealed.ciphertext_and_tag().to_vec();
+            let place = number as usize % body.len();
+            body[place] ^= 1 << (number % 8);
+            let forged = Sealed::parse(sealed.nonce(), body).unwrap();
+            let opened = pool.call("open", soon(), move |session| session.open(id, spec, b"aad", &forged));
+            assert!(matches!(opened, Err(HsmError::CiphertextInvalid)));
+        }
+        assert_eq!(pool.health(), Health::Healthy);
+        pool.call("open", soon(), move |session| session.open(id, spec, b"aad", &sealed)).unwrap();
+    }
 }

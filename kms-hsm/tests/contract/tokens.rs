@@ -52,7 +52,7 @@ pub fn the_profile_is_found_by_what_the_library_says(device: &dyn Device) {
     let other = ProfileChoice::Given(Box::new(Profile::by_name(other).unwrap()));
     assert!(matches!(HsmModule::open(&path, other), Err(ModuleError::OtherProfile { .. })));
     assert!(matches!(
-        ProfileChoice::from_name("luna"),
+        ProfileChoice::from_name("acme"),
         Err(ModuleError::Profile(ProfileError::UnknownName { .. }))
     ));
     let missing = HsmModule::open(Path::new("/nonexistent/libpkcs11.so"), ProfileChoice::Auto);

@@ -82,6 +82,10 @@ impl From<DatabaseError> for ServiceError {
 
 impl From<HsmError> for ServiceError {
     fn from(error: HsmError) -> Self {
+        if let HsmError::CircuitOpen { probe_in } = &error {
+            let message = format!("the HSM failed again and again and is tested before it is used; {REPEAT}");
+            return Self::new(Reason::HsmUnavailable, message).retry_after(*probe_in);
+        }
         match error.class() {
             ErrorClass::Busy => Self::new(Reason::Overloaded, "too many calls wait for the HSM; try again")
                 .retry_after(Duration::from_millis(100)),
@@ -93,9 +97,18 @@ impl From<HsmError> for ServiceError {
                 Reason::SpecUnsupported,
                 "this token cannot do that; choose another specification or protection wrapped",
             ),
+            ErrorClass::NoAnswer => {
+                tracing::error!(error = %crate::chain(&error), "the HSM failed");
+                Self::new(
+                    Reason::HsmUnavailable,
+                    format!("the HSM did not answer before the deadline; {REPEAT}"),
+                )
+                .retry_after(Duration::from_secs(1))
+            }
             // What the caller can get wrong was checked before; where a ciphertext is opened, `opening` says so.
             ErrorClass::CallersFault
             | ErrorClass::RetryOnNewSession
+            | ErrorClass::CircuitOpen
             | ErrorClass::LoginLost
             | ErrorClass::TokenGone
             | ErrorClass::DeviceSick

@@ -9,7 +9,8 @@ use kms_core::codec;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{
-    FailureReason, Health, HsmError, LockedBytes, MAC_LEN, ModuleError, ObjectKind, Pin, Pool, PoolOptions,
+    BreakerOptions, FailureReason, Health, HsmError, LockedBytes, MAC_LEN, ModuleError, ObjectKind, Pin,
+    Pool, PoolOptions,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -159,10 +160,17 @@ impl Node {
             .module
             .open_partition(&operations.label, &operations.serial, pin)
             .map_err(|error| UnsealError::Partition(Box::new(error)))?;
+        let hsm = &self.config.hsm;
         let options = PoolOptions {
-            workers: self.config.hsm.workers,
+            workers: hsm.workers,
             observer: Arc::new(HsmMeter(self.metrics.clone())),
-            relogin_grace: Duration::from_secs(self.config.hsm.grace_seconds),
+            relogin_grace: Duration::from_secs(hsm.grace_seconds),
+            hang_after: Duration::from_secs(hsm.hang_seconds),
+            stuck_threads_max: hsm.stuck_threads_max,
+            breaker: BreakerOptions {
+                failures: hsm.breaker_failures,
+                probe_interval: Duration::from_secs(hsm.breaker_probe_seconds),
+            },
             ..PoolOptions::default()
         };
         Pool::start(Arc::new(partition), options).map_err(UnsealError::Pool)
@@ -363,7 +371,8 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let Some(health) = open.upgrade().map(|open| open.pool.health()) else { return };
             let cause = match health {
-                Health::Healthy | Health::Away { .. } => continue,
+                // A device that is there and sick is tested until it is well; the login and the keys stay.
+                Health::Healthy | Health::CircuitOpen { .. } | Health::Away { .. } => continue,
                 Health::Failed { reason: FailureReason::PinIncorrect } => SealCause::PinRefused,
                 Health::Failed { reason: FailureReason::StayedAway } => SealCause::TokenAway,
             };

@@ -1,0 +1,254 @@
+//! Known answers through the token, before anybody relies on it and whenever it is in doubt.
+//!
+//! Every key here lives in the session alone. With a key that the token makes, what can be checked without
+//! knowing it is checked; where the token takes a key from outside (most refuse it in their approved mode), its
+//! answers are compared with those of our own implementation. Either way a profile that is wrong about a mechanism,
+//! its parameters or the form of its answers is found here and not by the first caller.
+
+use crate::attributes::{mac_key, sealing_key, signing_private_key, signing_public_key};
+use crate::encoding::{plain, public_point, raw_signature};
+use crate::error::{ErrorClass, HsmError};
+use crate::live::{CallError, Effect, Live};
+use crate::partition::Partition;
+use crate::profile::{MacMechanisms, Profile, SealingMechanisms, SigningMechanisms, code_of};
+use crate::sealing;
+use crate::{ObjectKind, Sealed};
+use cryptoki::mechanism::MechanismType;
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
+use kms_core::asymmetric::{PublicKey, Signature};
+use kms_core::key::KeySpec;
+use kms_core::secret::Secret;
+use kms_core::suite::{Digest32, NONCE_LEN, Suite, aead_open, aead_seal};
+
+/// Key, nonce, associated data and message of the known answers. None of them protects anything.
+const KEY: [u8; 32] = *b"kms/v1/self-test: not a real key";
+const NONCE: [u8; NONCE_LEN] = *b"self-test/iv";
+const AAD: &[u8] = b"kms/v1/self-test: associated data";
+const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
+
+/// Runs everything that the token offers.
+pub(crate) fn run(live: &mut Live, partition: &Partition) -> Result<(), CallError> {
+    let profile = partition.module().profile();
+    random(live).map_err(|error| name(profile, "C_GenerateRandom".to_owned(), error))?;
+    for kind in partition.kinds() {
+        match kind {
+            ObjectKind::SealingKey(spec) => {
+                if let Some(table) = profile.sealing(spec) {
+                    sealing_key_test(live, partition, spec, table)
+                        .map_err(|fault| fault.name(profile, table.generate, table.seal))?;
+                }
+            }
+            ObjectKind::SigningKey(suite) => {
+                if let Some(table) = profile.signing(suite) {
+                    signing_key_test(live, partition, suite, table)
+                        .map_err(|fault| fault.name(profile, table.generate, table.sign))?;
+                }
+            }
+            ObjectKind::MacKey(suite) => {
+                if let Some(table) = profile.mac(suite) {
+                    mac_key_test(live, partition, suite, table)
+                        .map_err(|fault| fault.name(profile, table.generate, table.mac))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Which of a kind's two mechanisms did not do what it must.
+enum Fault {
+    Generate(CallError),
+    Use(CallError),
+}
+
+impl Fault {
+    fn name(self, profile: &Profile, generate: MechanismType, using: MechanismType) -> CallError {
+        match self {
+            Fault::Generate(error) => name(profile, format!("{:#010x}", code_of(generate)), error),
+            Fault::Use(error) => name(profile, format!("{:#010x}", code_of(using)), error),
+        }
+    }
+}
+
+/// Says which mechanism failed, unless it was not the mechanism: a session, a login or the token that went.
+fn name(profile: &Profile, mechanism: String, error: CallError) -> CallError {
+    let error = HsmError::from(error);
+    let (what, source) = match error {
+        HsmError::UnexpectedAnswer { what } => (what, None),
+        error => match error.class() {
+            ErrorClass::RetryOnNewSession
+            | ErrorClass::LoginLost
+            | ErrorClass::TokenGone
+            | ErrorClass::PinIncorrect
+            | ErrorClass::Busy
+            | ErrorClass::Stopped => return error.into(),
+            _ => ("the token answered an error", Some(Box::new(error))),
+        },
+    };
+    HsmError::SelfTest { profile: profile.name().to_owned(), mechanism, what, source }.into()
+}
+
+fn wrong(what: &'static str) -> CallError {
+    HsmError::UnexpectedAnswer { what }.into()
+}
+
+fn random(live: &mut Live) -> Result<(), CallError> {
+    let (mut one, mut two) = ([0; 64], [0; 64]);
+    live.random(&mut one)?;
+    live.random(&mut two)?;
+    let halves = [&one[..32], &one[32..], &two[..32], &two[32..]];
+    let is_repeated = (1..halves.len()).any(|index| halves[..index].contains(&halves[index]));
+    if is_repeated { Err(wrong("random bytes that are not random")) } else { Ok(()) }
+}
+
+fn sealing_key_test(
+    live: &mut Live,
+    partition: &Partition,
+    spec: KeySpec,
+    table: &SealingMechanisms,
+) -> Result<(), Fault> {
+    let profile = partition.module().profile();
+    let template = of_session(sealing_key(profile, spec, table));
+    let known = &KEY[..spec.key_len()];
+    let keys = secret_keys(live, partition, table.generate, template, known)?;
+    let result = keys.iter().try_for_each(|(key, is_known)| {
+        let sealed = sealing::seal(live, profile, table, *key, (AAD, MESSAGE), &mut Effect::NotYet)?;
+        if *is_known {
+            let opened = aead_open(spec.aead(), known, &sealed.nonce, AAD, &sealed.ciphertext_and_tag);
+            if !opened.is_ok_and(|opened| opened.expose() == MESSAGE) {
+                return Err(wrong("a ciphertext that is not the one of this algorithm"));
+            }
+            let body = aead_seal(spec.aead(), known, &NONCE, AAD, MESSAGE)
+                .map_err(|_| wrong("a key of another length"))?;
+            let foreign = Sealed { nonce: NONCE, ciphertext_and_tag: body };
+            expect_message(sealing::open(live, profile, table, *key, AAD, &foreign)?)?;
+        }
+        expect_message(sealing::open(live, profile, table, *key, AAD, &sealed)?)?;
+        let mut forged = sealed.clone();
+        forged.ciphertext_and_tag[0] ^= 1;
+        for (aad, sealed) in [(AAD, &forged), (MESSAGE, &sealed)] {
+            match sealing::open(live, profile, table, *key, aad, sealed) {
+                Err(CallError::Ours(HsmError::CiphertextInvalid)) => {}
+                Ok(_) => return Err(wrong("a plaintext for a forged ciphertext")),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    });
+    destroy(live, partition, keys.iter().map(|(key, _)| *key));
+    result.map_err(Fault::Use)
+}
+
+fn expect_message(opened: Secret) -> Result<(), CallError> {
+    if opened.expose() == MESSAGE { Ok(()) } else { Err(wrong("a plaintext that was never sealed")) }
+}
+
+fn mac_key_test(
+    live: &mut Live,
+    partition: &Partition,
+    suite: Suite,
+    table: &MacMechanisms,
+) -> Result<(), Fault> {
+    let template = of_session(mac_key(partition.module().profile(), table));
+    let keys = secret_keys(live, partition, table.generate, template, &KEY)?;
+    let result = keys.iter().try_for_each(|(key, is_known)| {
+        let mac = |data: &[u8]| -> Result<Secret, CallError> {
+            Ok(Secret::new(live.session.get().sign(&plain(table.mac), *key, data)?))
+        };
+        let (one, again, other) = (mac(MESSAGE)?, mac(MESSAGE)?, mac(AAD)?);
+        let is_right = if *is_known {
+            one.expose() == suite.hmac(&KEY, &[MESSAGE]).0 && other.expose() == suite.hmac(&KEY, &[AAD]).0
+        } else {
+            one.expose().len() == crate::MAC_LEN
+                && one.expose() == again.expose()
+                && one.expose() != other.expose()
+        };
+        if is_right { Ok(()) } else { Err(wrong("a MAC that is not the one of this algorithm")) }
+    });
+    destroy(live, partition, keys.iter().map(|(key, _)| *key));
+    result.map_err(Fault::Use)
+}
+
+fn signing_key_test(
+    live: &mut Live,
+    partition: &Partition,
+    suite: Suite,
+    table: &SigningMechanisms,
+) -> Result<(), Fault> {
+    let profile = partition.module().profile();
+    let public_template = of_session(signing_public_key(table));
+    let private_template = of_session(signing_private_key(profile, table));
+    let pair = {
+        let _turn = partition.turn_at_objects();
+        live.session.get().generate_key_pair(&plain(table.generate), &public_template, &private_template)
+    };
+    let (public, private) = pair.map_err(|error| Fault::Generate(error.into()))?;
+    let point = || {
+        let found = live.session.get().get_attributes(public, &[AttributeType::EcPoint])?;
+        let Some(Attribute::EcPoint(point)) = found.first() else {
+            return Err(wrong("a public key without a point"));
+        };
+        let point = public_point(suite, point)?;
+        PublicKey::from_sec1(&point).ok_or_else(|| wrong("a public key that is not on its curve"))
+    };
+    let result = point().map_err(Fault::Generate).and_then(|point| {
+        let digest: Digest32 = point.message_digest(suite, MESSAGE);
+        let signed = live.session.get().sign(&plain(table.sign), private, &digest.0);
+        let signature = signed.map_err(|error| Fault::Use(error.into()))?;
+        let signature = raw_signature(suite, table.signature, &signature)
+            .ok_or_else(|| Fault::Use(wrong("a signature of another form")))?;
+        point
+            .verify_digest(suite, &digest, &Signature(signature))
+            .map_err(|_| Fault::Use(wrong("a signature that does not verify")))
+    });
+    destroy(live, partition, [private, public].into_iter());
+    result
+}
+
+/// Keys of the session: one that the token makes, and the known one where the token takes it. The flag says which
+/// is known.
+fn secret_keys(
+    live: &Live,
+    partition: &Partition,
+    generate: MechanismType,
+    template: Vec<Attribute>,
+    value: &[u8],
+) -> Result<Vec<(ObjectHandle, bool)>, Fault> {
+    let _turn = partition.turn_at_objects();
+    let session = live.session.get();
+    let made = session.generate_key(&plain(generate), &template);
+    let mut keys = vec![(made.map_err(|error| Fault::Generate(error.into()))?, false)];
+    let mut known = template;
+    known.retain(|one| !matches!(one, Attribute::ValueLen(_)));
+    known.push(Attribute::Value(value.to_vec()));
+    match session.create_object(&known).map_err(HsmError::from) {
+        Ok(key) => keys.push((key, true)),
+        // A device that does not take keys in the clear says so in one of these ways.
+        Err(HsmError::Refused { .. } | HsmError::Unsupported { .. } | HsmError::DeviceSick { .. }) => {}
+        Err(error) => return Err(Fault::Generate(error.into())),
+    }
+    Ok(keys)
+}
+
+/// The same attributes for an object that goes with its session and leaves it in no way.
+fn of_session(template: Vec<Attribute>) -> Vec<Attribute> {
+    template
+        .into_iter()
+        .filter_map(|attribute| match attribute {
+            Attribute::Token(_) => Some(Attribute::Token(false)),
+            Attribute::Extractable(_) => Some(Attribute::Extractable(false)),
+            Attribute::WrapWithTrusted(_) => None,
+            other => Some(other),
+        })
+        .collect()
+}
+
+fn destroy(live: &Live, partition: &Partition, objects: impl Iterator<Item = ObjectHandle>) {
+    let _turn = partition.turn_at_objects();
+    for object in objects {
+        // It goes with the session at the latest.
+        if let Err(error) = live.session.get().destroy_object(object) {
+            tracing::debug!(%error, "destroying a key of the self-test");
+        }
+    }
+}
