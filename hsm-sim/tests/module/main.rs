@@ -5,10 +5,20 @@
 
 mod attributes;
 mod children;
+mod ciphers;
+mod curves;
+mod derivation;
 mod disk;
 mod harness;
 mod key_pairs;
+mod macs;
 mod objects;
+mod openssl;
+mod operations;
 mod pins;
 mod raw;
+mod raw_mechanisms;
+mod rsa;
 mod secret_keys;
+mod sm2;
+mod wrapping;
