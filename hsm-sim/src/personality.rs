@@ -200,8 +200,8 @@ pub static LUNA: Personality = Personality {
     gcm_iv: GcmIv::TokenAppends,
 };
 
-/// The numbers of TASS, with the conventions that neither of the others has. That this vendor's cards
-/// have them is not claimed: they are here so that clients can be tried with each.
+/// The numbers of TASS. That its cards lay out ciphertexts so, and return the IV, is not claimed: these
+/// conventions are here so that clients can be tried with them.
 pub static TASS: Personality = Personality {
     name: "tass",
     manufacturer: "hsm-sim",
@@ -236,7 +236,43 @@ pub static TASS: Personality = Personality {
     gcm_iv: GcmIv::TokenReturns,
 };
 
-static ALL: [&Personality; 3] = [&SANSEC, &LUNA, &TASS];
+/// The numbers of IBM EP11. Its form of a ciphertext is here for the same reason.
+pub static EP11: Personality = Personality {
+    name: "ep11",
+    manufacturer: "hsm-sim",
+    model: "ep11 double",
+    key_types: &[
+        (ck::CKK_AES, KeyKind::Aes),
+        (ck::CKK_DES3, KeyKind::Des3),
+        (ck::CKK_GENERIC_SECRET, KeyKind::GenericSecret),
+        (ck::CKK_EC, KeyKind::Ec),
+        (ck::CKK_EC_EDWARDS, KeyKind::Edwards),
+        (ck::CKK_RSA, KeyKind::Rsa),
+        (0x8005_0002, KeyKind::Sm2),
+        (0x8005_0001, KeyKind::Sm4),
+    ],
+    mechanisms: [
+        STANDARD,
+        &[
+            (0x8005_000A, GenerateKeyPair(KeyKind::Sm2)),
+            (0x8005_000C, Sm2SignWithSm3),
+            (0x8005_000B, Sm2SignPrehashed),
+            (0x8005_000D, Sm2Encrypt),
+            (0x8005_000E, Digest(Sm3)),
+            (0x8005_0001, GenerateKey(KeyKind::Sm4)),
+            (0x8005_0004, Cipher(Sm4, Ecb)),
+            (0x8005_0002, Cipher(Sm4, Cbc)),
+            (0x8005_0003, Cipher(Sm4, CbcPad)),
+        ],
+    ],
+    sm2_user_id: "1234567812345678",
+    takes_sm2_user_id: false,
+    sm2_signature: Sm2SignatureForm::Raw,
+    sm2_ciphertext: Sm2CiphertextLayout::Asn1,
+    gcm_iv: GcmIv::Caller,
+};
+
+static ALL: [&Personality; 4] = [&SANSEC, &LUNA, &TASS, &EP11];
 
 impl Personality {
     /// By its name, in whatever case; `None` if there is no such vendor.

@@ -21,4 +21,5 @@ mod raw_mechanisms;
 mod rsa;
 mod secret_keys;
 mod sm2;
+mod vendors;
 mod wrapping;

@@ -27,10 +27,6 @@ impl Desk {
         self.path(name).to_str().expect("a plain name").to_owned()
     }
 
-    pub fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).expect("written by the command")
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

@@ -11,9 +11,11 @@ use crate::raw::{call, functions};
 const SM4_CTR: u64 = 0x8000_F101;
 
 fn mechanism<T>(code: ck::CK_MECHANISM_TYPE, parameter: Option<&mut T>) -> ck::CK_MECHANISM {
-    let ulParameterLen = if parameter.is_some() { size_of::<T>() as ck::CK_ULONG } else { 0 };
-    let pParameter = parameter.map_or(std::ptr::null_mut(), |parameter| (&raw mut *parameter).cast());
-    ck::CK_MECHANISM { mechanism: code, pParameter, ulParameterLen }
+    ck::CK_MECHANISM {
+        mechanism: code,
+        ulParameterLen: if parameter.is_some() { size_of::<T>() as ck::CK_ULONG } else { 0 },
+        pParameter: parameter.map_or(std::ptr::null_mut(), |parameter| (&raw mut *parameter).cast()),
+    }
 }
 
 fn counter(block: &str, bits: u64) -> ck::CK_AES_CTR_PARAMS {
