@@ -8,6 +8,8 @@
 //! copy a token, keep the copy, and go on using it with an old PIN for ever; real hardware cannot
 //! be copied, and forgets.
 //!
+//! `docs/hsm-sim.md` says what it does and what it does not.
+//!
 //! Where things are:
 //! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. The
 //!   only `unsafe` code is there.

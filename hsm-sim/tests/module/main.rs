@@ -9,6 +9,7 @@ mod ciphers;
 mod curves;
 mod derivation;
 mod disk;
+mod document;
 mod harness;
 mod key_pairs;
 mod macs;

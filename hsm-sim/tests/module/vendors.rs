@@ -22,12 +22,12 @@ use crate::openssl::{Desk, curve_key_info, openssl, sm2_ciphertext_to_der, try_o
 const SM2_PARAMETERS: &[u8] = &[0x06, 0x08, 0x2A, 0x81, 0x1C, 0xCF, 0x55, 0x01, 0x82, 0x2D];
 
 /// Runs the body under the personality. `test` is the name of the calling test.
-fn under(personality: &str, test: &str, directory: Option<&OsStr>, body: impl FnOnce()) {
+pub fn under(personality: &str, test: &str, directory: Option<&OsStr>, body: impl FnOnce()) {
     if std::env::var_os(PERSONALITY_VARIABLE).is_some() {
         return body();
     }
     let mut command = Command::new(std::env::current_exe().expect("the system knows this executable"));
-    command.args(["--exact", &format!("vendors::{test}"), "--nocapture"]);
+    command.args(["--exact", test, "--nocapture"]);
     command.env(PERSONALITY_VARIABLE, personality);
     match directory {
         Some(directory) => command.env(TOKENS, directory),
@@ -53,7 +53,7 @@ fn key_info(session: &Session, public: ObjectHandle) -> Vec<u8> {
 
 #[test]
 fn a_vendor_that_is_not_known_is_refused() {
-    under("nobody", "a_vendor_that_is_not_known_is_refused", Some(OsStr::new("/")), || {
+    under("nobody", "vendors::a_vendor_that_is_not_known_is_refused", Some(OsStr::new("/")), || {
         let module = Pkcs11::new(module_path()).expect("the module loads");
         let attempt = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         assert_eq!(refusal(attempt), RvError::GeneralError);
@@ -68,7 +68,7 @@ fn a_token_of_another_vendor_is_not_recognised() {
         token_directory()
     });
     let directory = directory.as_deref().map(std::path::Path::as_os_str);
-    under("luna", "a_token_of_another_vendor_is_not_recognised", directory, || {
+    under("luna", "vendors::a_token_of_another_vendor_is_not_recognised", directory, || {
         let slots = module().get_all_slots().expect("slots");
         let slot = slots.first().copied().expect("the parent's token");
         assert_eq!(refusal(module().open_rw_session(slot)), RvError::TokenNotRecognized);
@@ -77,7 +77,7 @@ fn a_token_of_another_vendor_is_not_recognised() {
 
 #[test]
 fn luna_makes_the_iv_and_appends_it() {
-    under("luna", "luna_makes_the_iv_and_appends_it", None, || {
+    under("luna", "vendors::luna_makes_the_iv_and_appends_it", None, || {
         let session = user_session("iv appended");
         let key = master_key(&session, b"1");
         let mut nothing = [];
@@ -108,7 +108,7 @@ fn luna_makes_the_iv_and_appends_it() {
 
 #[test]
 fn luna_signs_in_der_under_the_identifier_that_is_passed() {
-    under("luna", "luna_signs_in_der_under_the_identifier_that_is_passed", None, || {
+    under("luna", "vendors::luna_signs_in_der_under_the_identifier_that_is_passed", None, || {
         let session = user_session("luna sm2");
         let desk = Desk::new();
         let (public, private) = key_pair(&session, 0x8000_0B20);
@@ -141,7 +141,7 @@ fn luna_signs_in_der_under_the_identifier_that_is_passed() {
 
 #[test]
 fn luna_has_its_own_numbers() {
-    under("luna", "luna_has_its_own_numbers", None, || {
+    under("luna", "vendors::luna_has_its_own_numbers", None, || {
         let session = user_session("luna numbers");
         let abc = session.digest(&vendor(0x8000_0B01), b"abc").expect("SM3");
         assert_eq!(abc, hex("66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"));
@@ -163,7 +163,7 @@ fn luna_has_its_own_numbers() {
 
 #[test]
 fn tass_makes_the_iv_and_returns_it() {
-    under("tass", "tass_makes_the_iv_and_returns_it", None, || {
+    under("tass", "vendors::tass_makes_the_iv_and_returns_it", None, || {
         let session = user_session("iv returned");
         let key = master_key(&session, b"1");
         let mut place = [0; 12];
@@ -219,7 +219,7 @@ fn opens(key_type: u64, mechanism: u64, ciphertext: &[u8]) {
 
 #[test]
 fn tass_puts_the_hash_behind_the_message() {
-    under("tass", "tass_puts_the_hash_behind_the_message", None, || {
+    under("tass", "vendors::tass_puts_the_hash_behind_the_message", None, || {
         opens(0x8000_0004, 0x8000_8200, &[hex(C1), hex(C2), hex(C3)].concat());
         let session = user_session("sm2 made here");
         let (public, private) = key_pair(&session, 0x8000_8001);
@@ -231,7 +231,7 @@ fn tass_puts_the_hash_behind_the_message() {
 
 #[test]
 fn ep11_writes_ciphertexts_in_asn1() {
-    under("ep11", "ep11_writes_ciphertexts_in_asn1", None, || {
+    under("ep11", "vendors::ep11_writes_ciphertexts_in_asn1", None, || {
         let raw = [hex(C1), hex(C3), hex(C2)].concat();
         opens(0x8005_0002, 0x8005_000D, &sm2_ciphertext_to_der(&raw));
         let session = user_session("sm2 in asn1");
