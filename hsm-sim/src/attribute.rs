@@ -3,10 +3,12 @@
 use cryptoki_sys as ck;
 use minicbor::{Decode, Encode};
 
+use crate::key_kind::Family;
+use crate::mechanism::rsa_key::SECRET_ATTRIBUTES;
 use crate::object::ObjectClass;
 use crate::refusal::Refusal;
 
-/// The value of every attribute except `CKA_VALUE`, which is secret and lives apart.
+/// The value of every attribute except the secret ones, which live apart: see `is_secret`.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum AttributeValue {
     #[n(0)]
@@ -53,19 +55,23 @@ pub struct AttributeRule {
     pub attribute: ck::CK_ATTRIBUTE_TYPE,
     pub kind: ValueKind,
     pub classes: &'static [ObjectClass],
+    pub families: &'static [Family],
     pub origin: Origin,
     pub change: Change,
 }
 
 use Change::{Freely, Never, OnlyToFalse, OnlyToTrue, TrustBySecurityOfficer};
+use Family::{Curve, Rsa, Secret};
 use ObjectClass::{PrivateKey, PublicKey, SecretKey};
 use Origin::{Creator, CreatorIfGenerated, CreatorUnlessGenerated, Token};
 use ValueKind::{Bytes, Flag, Number};
 
 const ANY: &[ObjectClass] = &[PublicKey, PrivateKey, SecretKey];
+const OF_PAIR: &[ObjectClass] = &[PublicKey, PrivateKey];
 const PUBLIC_OR_SECRET: &[ObjectClass] = &[PublicKey, SecretKey];
 const PRIVATE_OR_SECRET: &[ObjectClass] = &[PrivateKey, SecretKey];
 
+/// A rule for keys of every family.
 const fn rule(
     attribute: ck::CK_ATTRIBUTE_TYPE,
     kind: ValueKind,
@@ -73,7 +79,18 @@ const fn rule(
     origin: Origin,
     change: Change,
 ) -> AttributeRule {
-    AttributeRule { attribute, kind, classes, origin, change }
+    AttributeRule { attribute, kind, classes, families: &[Secret, Curve, Rsa], origin, change }
+}
+
+/// A rule for what a key is made of, which never changes.
+const fn material(
+    attribute: ck::CK_ATTRIBUTE_TYPE,
+    kind: ValueKind,
+    classes: &'static [ObjectClass],
+    families: &'static [Family],
+    origin: Origin,
+) -> AttributeRule {
+    AttributeRule { attribute, kind, classes, families, origin, change: Never }
 }
 
 /// Every attribute that this module knows. One that is missing here is unknown to it.
@@ -86,10 +103,14 @@ static RULES: &[AttributeRule] = &[
     rule(ck::CKA_DESTROYABLE, Flag, ANY, Creator, Never),
     rule(ck::CKA_LABEL, Bytes, ANY, Creator, Freely),
     rule(ck::CKA_ID, Bytes, ANY, Creator, Freely),
+    rule(ck::CKA_START_DATE, Bytes, ANY, Creator, Freely),
+    rule(ck::CKA_END_DATE, Bytes, ANY, Creator, Freely),
+    rule(ck::CKA_SUBJECT, Bytes, OF_PAIR, Creator, Freely),
     rule(ck::CKA_KEY_TYPE, Number, ANY, Creator, Never),
     rule(ck::CKA_DERIVE, Flag, ANY, Creator, Freely),
     rule(ck::CKA_LOCAL, Flag, ANY, Token, Never),
     rule(ck::CKA_KEY_GEN_MECHANISM, Number, ANY, Token, Never),
+    rule(ck::CKA_ALLOWED_MECHANISMS, Bytes, ANY, Creator, Never),
     rule(ck::CKA_ENCRYPT, Flag, PUBLIC_OR_SECRET, Creator, Freely),
     rule(ck::CKA_VERIFY, Flag, PUBLIC_OR_SECRET, Creator, Freely),
     rule(ck::CKA_WRAP, Flag, PUBLIC_OR_SECRET, Creator, Freely),
@@ -103,12 +124,26 @@ static RULES: &[AttributeRule] = &[
     rule(ck::CKA_ALWAYS_SENSITIVE, Flag, PRIVATE_OR_SECRET, Token, Never),
     rule(ck::CKA_NEVER_EXTRACTABLE, Flag, PRIVATE_OR_SECRET, Token, Never),
     rule(ck::CKA_ALWAYS_AUTHENTICATE, Flag, &[PrivateKey], Creator, Never),
-    rule(ck::CKA_VALUE, Bytes, PRIVATE_OR_SECRET, CreatorUnlessGenerated, Never),
-    rule(ck::CKA_VALUE_LEN, Number, &[SecretKey], CreatorIfGenerated, Never),
-    rule(ck::CKA_CHECK_VALUE, Bytes, &[SecretKey], Token, Never),
-    rule(ck::CKA_EC_PARAMS, Bytes, &[PublicKey, PrivateKey], Creator, Never),
-    rule(ck::CKA_EC_POINT, Bytes, &[PublicKey], CreatorUnlessGenerated, Never),
+    material(ck::CKA_VALUE, Bytes, PRIVATE_OR_SECRET, &[Secret, Curve], CreatorUnlessGenerated),
+    material(ck::CKA_VALUE_LEN, Number, &[SecretKey], &[Secret], CreatorIfGenerated),
+    material(ck::CKA_CHECK_VALUE, Bytes, &[SecretKey], &[Secret], Creator),
+    material(ck::CKA_EC_PARAMS, Bytes, OF_PAIR, &[Curve], Creator),
+    material(ck::CKA_EC_POINT, Bytes, &[PublicKey], &[Curve], CreatorUnlessGenerated),
+    material(ck::CKA_MODULUS, Bytes, OF_PAIR, &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_MODULUS_BITS, Number, &[PublicKey], &[Rsa], CreatorIfGenerated),
+    material(ck::CKA_PUBLIC_EXPONENT, Bytes, OF_PAIR, &[Rsa], Creator),
+    material(ck::CKA_PRIVATE_EXPONENT, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_PRIME_1, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_PRIME_2, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_EXPONENT_1, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_EXPONENT_2, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
+    material(ck::CKA_COEFFICIENT, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
 ];
+
+/// Whether only the owner may know the attribute. Such a value is kept apart from the others, sealed.
+pub fn is_secret(attribute: ck::CK_ATTRIBUTE_TYPE) -> bool {
+    attribute == ck::CKA_VALUE || SECRET_ATTRIBUTES.contains(&attribute)
+}
 
 /// The rule of an attribute; unknown attributes are refused.
 pub fn rule_of(attribute: ck::CK_ATTRIBUTE_TYPE) -> Result<&'static AttributeRule, Refusal> {
@@ -143,7 +178,13 @@ impl AttributeValue {
     }
 }
 
-/// The rules that apply to objects of one class.
-pub fn rules_of(class: ObjectClass) -> impl Iterator<Item = &'static AttributeRule> {
-    RULES.iter().filter(move |rule| rule.classes.contains(&class))
+impl AttributeRule {
+    pub fn applies_to(&self, class: ObjectClass, family: Family) -> bool {
+        self.classes.contains(&class) && self.families.contains(&family)
+    }
+}
+
+/// The rules that apply to keys of one class and family.
+pub fn rules_of(class: ObjectClass, family: Family) -> impl Iterator<Item = &'static AttributeRule> {
+    RULES.iter().filter(move |rule| rule.applies_to(class, family))
 }

@@ -8,6 +8,8 @@
 //! copy a token, keep the copy, and go on using it with an old PIN for ever; real hardware cannot
 //! be copied, and forgets.
 //!
+//! `docs/hsm-sim.md` says what it does and what it does not.
+//!
 //! Where things are:
 //! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. The
 //!   only `unsafe` code is there.
@@ -17,18 +19,22 @@
 //! - `store`: the directories, locks and atomic writes; `stored`: the file formats; `pin`: PINs and
 //!   what is sealed under them.
 //! - `attribute`, `object`, `creation`: what an object may say about itself, and how it is born.
-//! - `session`: the operations that run in one session; `mechanism/`: the algorithms.
-//! - `personality`: vendor codes, as data.
+//! - `session`: the operations that run in one session; `wrapping`: keys that leave and enter under
+//!   other keys, and keys made of keys; `mechanism/`: the algorithms.
+//! - `key_kind`, `private_key`: kinds of keys, and the form in which private ones travel.
+//! - `personality`: vendor codes and conventions, as data.
 
 mod attribute;
 mod creation;
 mod ffi;
+mod key_kind;
 mod mechanism;
 mod module;
 mod object;
 mod object_table;
 mod personality;
 mod pin;
+mod private_key;
 mod random;
 mod refusal;
 mod session;
@@ -36,6 +42,7 @@ mod store;
 mod stored;
 mod token;
 mod token_objects;
+mod wrapping;
 
 /// File name of the shared object that cargo builds from this crate. Tests look for it beside their
 /// own executable, or one directory above it.
@@ -45,3 +52,7 @@ pub fn module_file_name() -> &'static str {
 
 /// The environment variable that names the directory of the tokens.
 pub const DIRECTORY_VARIABLE: &str = "HSM_SIM_DIR";
+
+/// The environment variable that names the vendor whose numbers and conventions the module has from
+/// `C_Initialize` on. Without it the module is Sansec's.
+pub const PERSONALITY_VARIABLE: &str = "HSM_SIM_PERSONALITY";

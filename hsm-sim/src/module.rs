@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
-use crate::DIRECTORY_VARIABLE;
 use crate::personality::{Personality, SANSEC};
 use crate::pin::NewPin;
 use crate::refusal::Refusal;
@@ -12,6 +11,7 @@ use crate::session::{Access, Session, SessionHandle};
 use crate::store::{HsmDirectory, SlotId};
 use crate::stored::LABEL_LEN;
 use crate::token::Token;
+use crate::{DIRECTORY_VARIABLE, PERSONALITY_VARIABLE};
 
 static MODULE: RwLock<Option<Arc<Module>>> = RwLock::new(None);
 
@@ -46,7 +46,7 @@ impl Module {
             return Err(Refusal::GeneralError);
         };
         *module = Some(Arc::new(Self {
-            personality: &SANSEC,
+            personality: chosen_personality()?,
             hsm,
             process,
             tokens: RwLock::default(),
@@ -153,4 +153,14 @@ impl Module {
         }
         Ok(())
     }
+}
+
+/// The vendor is chosen once for the whole module, as a real module serves the devices of one vendor.
+/// Tokens that another personality made are not recognised.
+fn chosen_personality() -> Result<&'static Personality, Refusal> {
+    let Some(name) = std::env::var_os(PERSONALITY_VARIABLE) else { return Ok(&SANSEC) };
+    name.to_str().and_then(Personality::named).ok_or_else(|| {
+        eprintln!("hsm-sim: {PERSONALITY_VARIABLE} names no vendor that is known here");
+        Refusal::GeneralError
+    })
 }

@@ -6,9 +6,9 @@ use std::fmt;
 use cryptoki_sys as ck;
 use zeroize::Zeroizing;
 
-use crate::attribute::{AttributeValue, Change, rule_of};
-use crate::mechanism::ec::P256_PARAMETERS;
-use crate::mechanism::sm2::SM2_PARAMETERS;
+use crate::attribute::{AttributeValue, Change, is_secret, rule_of};
+use crate::mechanism::ec;
+use crate::mechanism::rsa_key::{PublicHalf, secret_attribute};
 use crate::refusal::Refusal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,36 +38,7 @@ impl ObjectClass {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    Aes,
-    Sm4,
-    GenericSecret,
-    P256,
-    Sm2,
-}
-
-impl KeyKind {
-    /// `CKA_EC_PARAMS` of a curve key, nothing for other keys.
-    pub fn curve_parameters(self) -> Option<&'static [u8]> {
-        match self {
-            Self::P256 => Some(P256_PARAMETERS),
-            Self::Sm2 => Some(SM2_PARAMETERS),
-            Self::Aes | Self::Sm4 | Self::GenericSecret => None,
-        }
-    }
-
-    pub fn accepts_secret_len(self, len: usize) -> bool {
-        match self {
-            Self::Aes => matches!(len, 16 | 24 | 32),
-            Self::Sm4 => len == 16,
-            Self::GenericSecret => (1..=512).contains(&len),
-            Self::P256 | Self::Sm2 => false,
-        }
-    }
-}
-
-/// `CKA_VALUE` of a secret or private key. Wiped when dropped.
+/// What a secret or private key is made of: `CKA_VALUE`, or the `RSAPrivateKey`. Wiped when dropped.
 pub struct SecretValue(Zeroizing<Vec<u8>>);
 
 impl SecretValue {
@@ -97,18 +68,19 @@ pub type AttributeMap = BTreeMap<ck::CK_ATTRIBUTE_TYPE, AttributeValue>;
 #[derive(Debug)]
 pub struct Template {
     pub attributes: AttributeMap,
-    pub value: Option<SecretValue>,
+    pub secrets: BTreeMap<ck::CK_ATTRIBUTE_TYPE, SecretValue>,
 }
 
 impl Template {
     pub fn parse<'a>(
         raw: impl IntoIterator<Item = (ck::CK_ATTRIBUTE_TYPE, &'a [u8])>,
     ) -> Result<Self, Refusal> {
-        let mut template = Self { attributes: AttributeMap::new(), value: None };
+        let mut template = Self { attributes: AttributeMap::new(), secrets: BTreeMap::new() };
         for (attribute, bytes) in raw {
             let rule = rule_of(attribute)?;
-            let repeated = if attribute == ck::CKA_VALUE {
-                template.value.replace(SecretValue::new(Zeroizing::new(bytes.to_vec()))).is_some()
+            let repeated = if is_secret(attribute) {
+                let value = SecretValue::new(Zeroizing::new(bytes.to_vec()));
+                template.secrets.insert(attribute, value).is_some()
             } else {
                 let value = AttributeValue::parse(rule.kind, bytes)?;
                 template.attributes.insert(attribute, value).is_some()
@@ -122,12 +94,19 @@ impl Template {
 
     /// Every attribute that the template names.
     pub fn names(&self) -> impl Iterator<Item = ck::CK_ATTRIBUTE_TYPE> {
-        self.attributes.keys().copied().chain(self.value.as_ref().map(|_| ck::CKA_VALUE))
+        self.attributes.keys().chain(self.secrets.keys()).copied()
     }
 
     pub fn number(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Option<u64> {
         match self.attributes.get(&attribute) {
             Some(AttributeValue::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    pub fn bytes(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Option<&[u8]> {
+        match self.attributes.get(&attribute) {
+            Some(AttributeValue::Bytes(bytes)) => Some(bytes),
             _ => None,
         }
     }
@@ -180,20 +159,54 @@ impl Object {
         self.value.as_ref().map(SecretValue::bytes).ok_or(Refusal::KeyTypeInconsistent)
     }
 
+    /// The public half of an RSA key, which the private key has as well.
+    pub fn rsa_public_half(&self) -> Result<PublicHalf, Refusal> {
+        match (self.bytes(ck::CKA_MODULUS), self.bytes(ck::CKA_PUBLIC_EXPONENT)) {
+            (Some(modulus), Some(exponent)) => Ok(PublicHalf::new(modulus, exponent)),
+            _ => Err(Refusal::KeyTypeInconsistent),
+        }
+    }
+
+    /// The point of a public key on a curve.
+    pub fn point(&self) -> Result<&[u8], Refusal> {
+        ec::unwrap_point(self.bytes(ck::CKA_EC_POINT).ok_or(Refusal::KeyTypeInconsistent)?)
+    }
+
+    /// Whether the key's owner has limited it to mechanisms, and this is none of them.
+    pub fn forbids(&self, mechanism: ck::CK_MECHANISM_TYPE) -> bool {
+        let allowed = self.bytes(ck::CKA_ALLOWED_MECHANISMS).unwrap_or_default();
+        !allowed.is_empty()
+            && !allowed.chunks(size_of_val(&mechanism)).any(|one| one == mechanism.to_ne_bytes())
+    }
+
+    fn is_rsa(&self) -> bool {
+        self.attributes.contains_key(&ck::CKA_MODULUS)
+    }
+
     fn value_is_readable(&self) -> bool {
         !self.flag(ck::CKA_SENSITIVE) && self.flag(ck::CKA_EXTRACTABLE)
     }
 
     /// What a client may know about one attribute.
     pub fn read(&self, attribute: ck::CK_ATTRIBUTE_TYPE) -> Reading {
-        match (attribute, &self.value) {
-            (ck::CKA_VALUE, None) => Reading::Absent,
-            (ck::CKA_VALUE, Some(_)) if !self.value_is_readable() => Reading::Sensitive,
-            (ck::CKA_VALUE, Some(value)) => Reading::Value(value.0.clone()),
-            _ => match self.attributes.get(&attribute) {
+        if !is_secret(attribute) {
+            return match self.attributes.get(&attribute) {
                 Some(value) => Reading::Value(Zeroizing::new(value.to_bytes())),
                 None => Reading::Absent,
-            },
+            };
+        }
+        let is_part_of_value = (attribute == ck::CKA_VALUE) != self.is_rsa();
+        match &self.value {
+            Some(value) if is_part_of_value => {
+                if !self.value_is_readable() {
+                    Reading::Sensitive
+                } else if self.is_rsa() {
+                    secret_attribute(value.bytes(), attribute).map_or(Reading::Absent, Reading::Value)
+                } else {
+                    Reading::Value(value.0.clone())
+                }
+            }
+            _ => Reading::Absent,
         }
     }
 
@@ -223,7 +236,7 @@ impl Object {
         if !self.flag(ck::CKA_MODIFIABLE) && changes.names().next().is_some() {
             return Err(Refusal::ActionProhibited);
         }
-        if changes.value.is_some() {
+        if !changes.secrets.is_empty() {
             return Err(Refusal::AttributeReadOnly);
         }
         let mut attributes = self.attributes.clone();

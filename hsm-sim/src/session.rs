@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use cryptoki_sys as ck;
 use zeroize::Zeroizing;
 
-use crate::mechanism::digest::{DIGEST_LEN, Digester};
-use crate::mechanism::gcm::{Gcm, TAG_LEN};
+use crate::key_kind::Family;
+use crate::mechanism::cipher::{Bytes, Direction, OutputLen, Transform};
+use crate::mechanism::digest::Digester;
+use crate::mechanism::gcm::GcmNonce;
 use crate::mechanism::signature::{Signing, Verifying};
-use crate::mechanism::{Mechanism, MechanismCall, Parameter, ec};
+use crate::mechanism::{Mechanism, MechanismCall, transform};
 use crate::object::{Object, ObjectClass, Template};
 use crate::object_table::ObjectHandle;
 use crate::refusal::Refusal;
@@ -48,8 +50,8 @@ pub struct Session {
 #[derive(Default)]
 struct Operations {
     search: Option<VecDeque<ObjectHandle>>,
-    encryption: Option<Running<Aead>>,
-    decryption: Option<Running<Aead>>,
+    encryption: Option<Running<Ciphering>>,
+    decryption: Option<Running<Ciphering>>,
     digest: Option<Running<Digester>>,
     signing: Option<Running<Signing>>,
     verifying: Option<Running<Verifying>>,
@@ -69,17 +71,66 @@ impl<Work> Running<Work> {
     }
 }
 
-/// A GCM message. It is processed in one piece at the end: no byte of a plaintext leaves before its
-/// tag was checked.
-struct Aead {
-    gcm: Gcm,
-    collected: Zeroizing<Vec<u8>>,
+enum Ciphering {
+    Going(Box<dyn Transform>),
+    /// All is done, but the caller had no room for the result and may ask again.
+    Done(Bytes),
 }
 
+/// The kinds of operations that an error ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum OperationKind {
+    Encrypting,
+    Decrypting,
+    Digesting,
+    Signing,
+    Verifying,
+}
+
+/// What a key is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyUse {
     Encrypt,
     Decrypt,
+    Sign,
+    Verify,
+    Wrap,
+    Unwrap,
+    Derive,
+}
+
+impl KeyUse {
+    pub fn attribute(self) -> ck::CK_ATTRIBUTE_TYPE {
+        match self {
+            Self::Encrypt => ck::CKA_ENCRYPT,
+            Self::Decrypt => ck::CKA_DECRYPT,
+            Self::Sign => ck::CKA_SIGN,
+            Self::Verify => ck::CKA_VERIFY,
+            Self::Wrap => ck::CKA_WRAP,
+            Self::Unwrap => ck::CKA_UNWRAP,
+            Self::Derive => ck::CKA_DERIVE,
+        }
+    }
+
+    fn mechanism_flag(self) -> ck::CK_FLAGS {
+        match self {
+            Self::Encrypt => ck::CKF_ENCRYPT,
+            Self::Decrypt => ck::CKF_DECRYPT,
+            Self::Sign => ck::CKF_SIGN,
+            Self::Verify => ck::CKF_VERIFY,
+            Self::Wrap => ck::CKF_WRAP,
+            Self::Unwrap => ck::CKF_UNWRAP,
+            Self::Derive => ck::CKF_DERIVE,
+        }
+    }
+
+    /// Which half of a key pair does this.
+    fn half(self) -> ObjectClass {
+        match self {
+            Self::Encrypt | Self::Verify | Self::Wrap => ObjectClass::PublicKey,
+            Self::Decrypt | Self::Sign | Self::Unwrap | Self::Derive => ObjectClass::PrivateKey,
+        }
+    }
 }
 
 /// How much room the caller has for the answer.
@@ -94,7 +145,7 @@ pub enum Room {
 pub enum Output {
     Needed(usize),
     TooSmall(usize),
-    Ready(Zeroizing<Vec<u8>>),
+    Ready(Bytes),
 }
 
 impl Room {
@@ -130,6 +181,19 @@ impl Session {
         Ok(())
     }
 
+    /// Ends an operation: what the standard prescribes after nearly every error.
+    pub fn end(&self, kind: OperationKind) -> Result<(), Refusal> {
+        let mut operations = self.operations.lock()?;
+        match kind {
+            OperationKind::Encrypting => operations.encryption = None,
+            OperationKind::Decrypting => operations.decryption = None,
+            OperationKind::Digesting => operations.digest = None,
+            OperationKind::Signing => operations.signing = None,
+            OperationKind::Verifying => operations.verifying = None,
+        }
+        Ok(())
+    }
+
     pub fn create_object(&self, template: Template) -> Result<ObjectHandle, Refusal> {
         let object = self.token.creator()?.create(template)?;
         self.add_one(object)
@@ -141,28 +205,29 @@ impl Session {
         self.add_one(copy)
     }
 
-    pub fn generate_key(&self, mechanism: Mechanism, template: Template) -> Result<ObjectHandle, Refusal> {
-        mechanism.require_use(ck::CKF_GENERATE)?;
-        let object = self.token.creator()?.generate_secret_key(mechanism, template)?;
+    pub fn generate_key(&self, call: &MechanismCall, template: Template) -> Result<ObjectHandle, Refusal> {
+        call.mechanism.require_use(ck::CKF_GENERATE)?;
+        let object = self.token.creator()?.generate_secret_key(call.mechanism, call.code, template)?;
         self.add_one(object)
     }
 
     /// The handles of the public key and of the private key.
     pub fn generate_key_pair(
         &self,
-        mechanism: Mechanism,
+        call: &MechanismCall,
         public: Template,
         private: Template,
     ) -> Result<(ObjectHandle, ObjectHandle), Refusal> {
-        mechanism.require_use(ck::CKF_GENERATE_KEY_PAIR)?;
-        let (public, private) = self.token.creator()?.generate_key_pair(mechanism, public, private)?;
+        call.mechanism.require_use(ck::CKF_GENERATE_KEY_PAIR)?;
+        let creator = self.token.creator()?;
+        let (public, private) = creator.generate_key_pair(call.mechanism, call.code, public, private)?;
         match self.token.add_objects(self.handle, self.access, vec![public, private])?[..] {
             [public, private] => Ok((public, private)),
             _ => Err(Refusal::GeneralError),
         }
     }
 
-    fn add_one(&self, object: Object) -> Result<ObjectHandle, Refusal> {
+    pub fn add_one(&self, object: Object) -> Result<ObjectHandle, Refusal> {
         let handles = self.token.add_objects(self.handle, self.access, vec![object])?;
         handles.first().copied().ok_or(Refusal::GeneralError)
     }
@@ -186,57 +251,55 @@ impl Session {
         self.operations.lock()?.search.take().map(|_| ()).ok_or(Refusal::OperationNotInitialized)
     }
 
-    pub fn aead_begin(
+    /// Gives the nonce that the token made, if the client is to be told now.
+    pub fn cipher_begin(
         &self,
         direction: Direction,
         call: MechanismCall,
         key: ObjectHandle,
-    ) -> Result<(), Refusal> {
-        let (mechanism_use, key_use) = match direction {
-            Direction::Encrypt => (ck::CKF_ENCRYPT, ck::CKA_ENCRYPT),
-            Direction::Decrypt => (ck::CKF_DECRYPT, ck::CKA_DECRYPT),
-        };
+    ) -> Result<Option<GcmNonce>, Refusal> {
         let mut operations = self.operations.lock()?;
-        let slot = operations.aead(direction);
+        let slot = operations.ciphering(direction);
         require_idle(slot)?;
-        call.mechanism.require_use(mechanism_use)?;
-        let Parameter::Gcm(parameter) = call.parameter else { return Err(Refusal::MechanismParamInvalid) };
-        let key = self.key_for(call.mechanism, key, key_use)?;
-        let kind = call.mechanism.working_key().ok_or(Refusal::MechanismInvalid)?;
-        let gcm = Gcm::new(kind, key.secret()?, parameter)?;
-        *slot = Some(Running::new(Aead { gcm, collected: Zeroizing::default() }, key.is_private()));
-        Ok(())
+        let key_use = match direction {
+            Direction::Encrypt => KeyUse::Encrypt,
+            Direction::Decrypt => KeyUse::Decrypt,
+        };
+        let key = self.key_for(&call, key, key_use)?;
+        let begun = transform::begin(direction, call, &key, self.token.personality)?;
+        *slot = Some(Running::new(Ciphering::Going(begun.transform), key.is_private()));
+        Ok(begun.made_nonce)
     }
 
     /// `C_Encrypt` or `C_Decrypt`.
-    pub fn aead(&self, direction: Direction, data: &[u8], room: Room) -> Result<Output, Refusal> {
+    pub fn cipher(&self, direction: Direction, data: &[u8], room: Room) -> Result<Output, Refusal> {
         let mut operations = self.operations.lock()?;
-        let slot = operations.aead(direction);
+        let slot = operations.ciphering(direction);
         require_single_part(slot)?;
-        finish_aead(slot, direction, data, room)
+        finish_ciphering(slot, data, room)
     }
 
-    /// `C_EncryptUpdate` or `C_DecryptUpdate`: always zero bytes of output.
-    pub fn aead_update(&self, direction: Direction, part: &[u8], room: Room) -> Result<Output, Refusal> {
+    /// `C_EncryptUpdate` or `C_DecryptUpdate`.
+    pub fn cipher_update(&self, direction: Direction, part: &[u8], room: Room) -> Result<Output, Refusal> {
         let mut operations = self.operations.lock()?;
-        let running = operations.aead(direction).as_mut().ok_or(Refusal::OperationNotInitialized)?;
-        if let Some(short) = room.short_of(0) {
+        let running = operations.ciphering(direction).as_mut().ok_or(Refusal::OperationNotInitialized)?;
+        let Ciphering::Going(transform) = &mut running.work else { return Err(Refusal::OperationActive) };
+        if let Some(short) = room.short_of(transform.update_len(part.len())) {
             return Ok(short);
         }
         running.is_multi_part = true;
-        running.work.collected.extend_from_slice(part);
-        Ok(Output::ready([]))
+        transform.update(part).map(Output::Ready)
     }
 
-    pub fn aead_final(&self, direction: Direction, room: Room) -> Result<Output, Refusal> {
-        let mut operations = self.operations.lock()?;
-        finish_aead(operations.aead(direction), direction, &[], room)
+    pub fn cipher_final(&self, direction: Direction, room: Room) -> Result<Output, Refusal> {
+        finish_ciphering(self.operations.lock()?.ciphering(direction), &[], room)
     }
 
     pub fn digest_begin(&self, call: &MechanismCall) -> Result<(), Refusal> {
         let mut operations = self.operations.lock()?;
         require_idle(&operations.digest)?;
-        operations.digest = Some(Running::new(Digester::new(call.mechanism)?, false));
+        let Mechanism::Digest(hash) = call.mechanism else { return Err(Refusal::MechanismInvalid) };
+        operations.digest = Some(Running::new(Digester::new(hash), false));
         Ok(())
     }
 
@@ -261,10 +324,8 @@ impl Session {
     pub fn sign_begin(&self, call: &MechanismCall, key: ObjectHandle) -> Result<(), Refusal> {
         let mut operations = self.operations.lock()?;
         require_idle(&operations.signing)?;
-        call.mechanism.require_use(ck::CKF_SIGN)?;
-        let key = self.key_for(call.mechanism, key, ck::CKA_SIGN)?;
-        let user_id = self.token.personality.sm2_user_id;
-        let signing = Signing::new(call.mechanism, key.secret()?, user_id)?;
+        let key = self.key_for(call, key, KeyUse::Sign)?;
+        let signing = Signing::new(call, &key, self.token.personality)?;
         operations.signing = Some(Running::new(signing, key.is_private()));
         Ok(())
     }
@@ -279,11 +340,7 @@ impl Session {
         let mut operations = self.operations.lock()?;
         let running = operations.signing.as_mut().ok_or(Refusal::OperationNotInitialized)?;
         running.is_multi_part = true;
-        let updated = running.work.update(part);
-        if updated.is_err() {
-            operations.signing = None;
-        }
-        updated
+        running.work.update(part)
     }
 
     pub fn sign_final(&self, room: Room) -> Result<Output, Refusal> {
@@ -293,14 +350,8 @@ impl Session {
     pub fn verify_begin(&self, call: &MechanismCall, key: ObjectHandle) -> Result<(), Refusal> {
         let mut operations = self.operations.lock()?;
         require_idle(&operations.verifying)?;
-        call.mechanism.require_use(ck::CKF_VERIFY)?;
-        let key = self.key_for(call.mechanism, key, ck::CKA_VERIFY)?;
-        let material = match key.bytes(ck::CKA_EC_POINT) {
-            Some(point) => ec::unwrap_point(point)?,
-            None => key.secret()?,
-        };
-        let user_id = self.token.personality.sm2_user_id;
-        let verifying = Verifying::new(call.mechanism, material, user_id)?;
+        let key = self.key_for(call, key, KeyUse::Verify)?;
+        let verifying = Verifying::new(call, &key, self.token.personality)?;
         operations.verifying = Some(Running::new(verifying, key.is_private()));
         Ok(())
     }
@@ -315,11 +366,7 @@ impl Session {
         let mut operations = self.operations.lock()?;
         let running = operations.verifying.as_mut().ok_or(Refusal::OperationNotInitialized)?;
         running.is_multi_part = true;
-        let updated = running.work.update(part);
-        if updated.is_err() {
-            operations.verifying = None;
-        }
-        updated
+        running.work.update(part)
     }
 
     pub fn verify_final(&self, signature: &[u8]) -> Result<(), Refusal> {
@@ -327,36 +374,44 @@ impl Session {
     }
 
     /// The key behind the handle, if it is of the kind that the mechanism needs and may do this.
-    fn key_for(
+    pub fn key_for(
         &self,
-        mechanism: Mechanism,
+        call: &MechanismCall,
         handle: ObjectHandle,
-        key_use: ck::CK_ATTRIBUTE_TYPE,
+        key_use: KeyUse,
     ) -> Result<Arc<Object>, Refusal> {
-        let key = self.token.object(handle).map_err(|refusal| match refusal {
-            Refusal::ObjectHandleInvalid => Refusal::KeyHandleInvalid,
-            other => other,
-        })?;
+        call.mechanism.require_use(key_use.mechanism_flag())?;
+        let key = self.key(handle)?;
         let kind = key.number(ck::CKA_KEY_TYPE).and_then(|code| self.token.personality.key_kind(code));
-        if kind.is_none() || kind != mechanism.working_key() {
-            return Err(Refusal::KeyTypeInconsistent);
-        }
-        let is_usable_half = match key_use {
-            ck::CKA_SIGN | ck::CKA_DECRYPT => key.class != ObjectClass::PublicKey,
-            _ => key.class != ObjectClass::PrivateKey,
+        let kind = kind.ok_or(Refusal::KeyTypeInconsistent)?;
+        let is_right_kind = match call.mechanism {
+            // Every secret is something to derive from.
+            Mechanism::HkdfDerive => kind.family() == Family::Secret,
+            mechanism => mechanism.key_kind() == Some(kind),
         };
-        if !is_usable_half {
+        if !is_right_kind || (key.class != ObjectClass::SecretKey && key.class != key_use.half()) {
             return Err(Refusal::KeyTypeInconsistent);
         }
-        if !key.flag(key_use) {
+        if !key.flag(key_use.attribute()) {
             return Err(Refusal::KeyFunctionNotPermitted);
         }
+        if key.forbids(call.code) {
+            return Err(Refusal::MechanismInvalid);
+        }
         Ok(key)
+    }
+
+    /// The object behind the handle of a key.
+    pub fn key(&self, handle: ObjectHandle) -> Result<Arc<Object>, Refusal> {
+        self.token.object(handle).map_err(|refusal| match refusal {
+            Refusal::ObjectHandleInvalid => Refusal::KeyHandleInvalid,
+            other => other,
+        })
     }
 }
 
 impl Operations {
-    fn aead(&mut self, direction: Direction) -> &mut Option<Running<Aead>> {
+    fn ciphering(&mut self, direction: Direction) -> &mut Option<Running<Ciphering>> {
         match direction {
             Direction::Encrypt => &mut self.encryption,
             Direction::Decrypt => &mut self.decryption,
@@ -376,35 +431,35 @@ fn require_single_part<Work>(slot: &Option<Running<Work>>) -> Result<(), Refusal
     }
 }
 
-fn finish_aead(
-    slot: &mut Option<Running<Aead>>,
-    direction: Direction,
+fn finish_ciphering(
+    slot: &mut Option<Running<Ciphering>>,
     last_part: &[u8],
     room: Room,
 ) -> Result<Output, Refusal> {
     let running = slot.as_ref().ok_or(Refusal::OperationNotInitialized)?;
-    let input_len = running.work.collected.len() + last_part.len();
-    let output_len = match direction {
-        Direction::Encrypt => Some(input_len + TAG_LEN),
-        Direction::Decrypt => input_len.checked_sub(TAG_LEN),
+    let len = match &running.work {
+        Ciphering::Going(transform) => transform.finish_len(last_part.len()),
+        Ciphering::Done(result) => OutputLen::Exactly(result.len()),
     };
-    if let Some(short) = output_len.and_then(|len| room.short_of(len)) {
+    let short = room.short_of(len.max());
+    // Where only the result tells its length, less room than the most may still be enough.
+    let is_worth_trying = matches!((&len, &short), (OutputLen::AtMost(_), Some(Output::TooSmall(_))));
+    match short {
+        Some(short) if !is_worth_trying => return Ok(short),
+        _ => {}
+    }
+    let Running { work, is_multi_part, uses_private_key } =
+        slot.take().ok_or(Refusal::OperationNotInitialized)?;
+    let result = match work {
+        Ciphering::Going(transform) => transform.finish(last_part)?,
+        Ciphering::Done(result) => result,
+    };
+    let short = room.short_of(result.len());
+    if let Some(short) = short {
+        *slot = Some(Running { work: Ciphering::Done(result), is_multi_part, uses_private_key });
         return Ok(short);
     }
-    let Aead { gcm, mut collected } = slot.take().ok_or(Refusal::OperationNotInitialized)?.work;
-    if output_len.is_none() {
-        return Err(Refusal::EncryptedDataLenRange);
-    }
-    let input = if collected.is_empty() {
-        last_part
-    } else {
-        collected.extend_from_slice(last_part);
-        &collected
-    };
-    match direction {
-        Direction::Encrypt => gcm.seal(input).map(Output::ready),
-        Direction::Decrypt => gcm.open(input).map(Output::Ready),
-    }
+    Ok(Output::Ready(result))
 }
 
 fn finish_digest(
@@ -412,8 +467,8 @@ fn finish_digest(
     last_part: &[u8],
     room: Room,
 ) -> Result<Output, Refusal> {
-    slot.as_ref().ok_or(Refusal::OperationNotInitialized)?;
-    if let Some(short) = room.short_of(DIGEST_LEN) {
+    let running = slot.as_ref().ok_or(Refusal::OperationNotInitialized)?;
+    if let Some(short) = room.short_of(running.work.digest_len()) {
         return Ok(short);
     }
     let mut digester = slot.take().ok_or(Refusal::OperationNotInitialized)?.work;
@@ -427,7 +482,7 @@ fn finish_signing(
     room: Room,
 ) -> Result<Output, Refusal> {
     let running = slot.as_ref().ok_or(Refusal::OperationNotInitialized)?;
-    if let Some(short) = room.short_of(running.work.signature_len()) {
+    if let Some(short) = room.short_of(running.work.signature_len_max()) {
         return Ok(short);
     }
     let signing = slot.take().ok_or(Refusal::OperationNotInitialized)?.work;

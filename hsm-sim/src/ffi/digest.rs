@@ -3,7 +3,8 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, pointer, session};
+use crate::ffi::{entry, parameter, pointer, session, step};
+use crate::session::OperationKind;
 
 pub unsafe extern "C" fn digest_init(
     handle: ck::CK_SESSION_HANDLE,
@@ -12,7 +13,7 @@ pub unsafe extern "C" fn digest_init(
     entry(|| {
         let session = session(handle)?;
         // SAFETY: the standard demands a mechanism with its parameter; NULL is refused.
-        session.digest_begin(&unsafe { pointer::mechanism(mechanism.cast_const()) }?)
+        session.digest_begin(&unsafe { parameter::mechanism(mechanism.cast_const()) }?)
     })
 }
 
@@ -23,8 +24,7 @@ pub unsafe extern "C" fn digest(
     digest: *mut ck::CK_BYTE,
     digest_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Digesting, |session| {
         // SAFETY: the standard demands data of this length.
         let data = unsafe { pointer::items(data.cast_const(), data_len) }?;
         // SAFETY: the standard demands room of this length unless `digest` is NULL.
@@ -37,8 +37,7 @@ pub unsafe extern "C" fn digest_update(
     part: *mut ck::CK_BYTE,
     part_len: ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Digesting, |session| {
         // SAFETY: the standard demands data of this length.
         session.digest_update(unsafe { pointer::items(part.cast_const(), part_len) }?)
     })
@@ -49,8 +48,7 @@ pub unsafe extern "C" fn digest_final(
     digest: *mut ck::CK_BYTE,
     digest_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Digesting, |session| {
         // SAFETY: the standard demands room of this length unless `digest` is NULL.
         unsafe { pointer::output(digest, digest_len, |room| session.digest_final(room)) }
     })

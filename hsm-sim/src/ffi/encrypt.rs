@@ -3,8 +3,9 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, object, pointer, session};
-use crate::session::Direction;
+use crate::ffi::{entry, object, parameter, pointer, session, step};
+use crate::mechanism::cipher::Direction;
+use crate::session::OperationKind;
 
 pub unsafe extern "C" fn encrypt_init(
     handle: ck::CK_SESSION_HANDLE,
@@ -86,6 +87,13 @@ pub unsafe extern "C" fn decrypt_final(
     unsafe { finish(Direction::Decrypt, handle, last, last_len) }
 }
 
+fn kind(direction: Direction) -> OperationKind {
+    match direction {
+        Direction::Encrypt => OperationKind::Encrypting,
+        Direction::Decrypt => OperationKind::Decrypting,
+    }
+}
+
 // SAFETY (of calling): unless it is NULL, `mechanism` points to a mechanism with its parameter.
 unsafe fn begin(
     direction: Direction,
@@ -96,8 +104,13 @@ unsafe fn begin(
     entry(|| {
         let session = session(handle)?;
         // SAFETY: the caller's promise; NULL is refused.
-        let call = unsafe { pointer::mechanism(mechanism.cast_const()) }?;
-        session.aead_begin(direction, call, object(key))
+        let call = unsafe { parameter::mechanism(mechanism.cast_const()) }?;
+        let made_nonce = session.cipher_begin(direction, call, object(key))?;
+        match made_nonce {
+            // SAFETY: the mechanism was read above, and only one with a nonce in it has this answer.
+            Some(nonce) => unsafe { parameter::write_made_nonce(mechanism.cast_const(), nonce) },
+            None => Ok(()),
+        }
     })
 }
 
@@ -111,12 +124,11 @@ unsafe fn single(
     output: *mut ck::CK_BYTE,
     output_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, kind(direction), |session| {
         // SAFETY: the caller's promise for the input.
         let input = unsafe { pointer::items(input.cast_const(), input_len) }?;
         // SAFETY: the caller's promise for the output.
-        unsafe { pointer::output(output, output_len, |room| session.aead(direction, input, room)) }
+        unsafe { pointer::output(output, output_len, |room| session.cipher(direction, input, room)) }
     })
 }
 
@@ -129,12 +141,11 @@ unsafe fn update(
     output: *mut ck::CK_BYTE,
     output_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, kind(direction), |session| {
         // SAFETY: the caller's promise for the input.
         let part = unsafe { pointer::items(part.cast_const(), part_len) }?;
         // SAFETY: the caller's promise for the output.
-        unsafe { pointer::output(output, output_len, |room| session.aead_update(direction, part, room)) }
+        unsafe { pointer::output(output, output_len, |room| session.cipher_update(direction, part, room)) }
     })
 }
 
@@ -145,9 +156,8 @@ unsafe fn finish(
     output: *mut ck::CK_BYTE,
     output_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, kind(direction), |session| {
         // SAFETY: the caller's promise for the output.
-        unsafe { pointer::output(output, output_len, |room| session.aead_final(direction, room)) }
+        unsafe { pointer::output(output, output_len, |room| session.cipher_final(direction, room)) }
     })
 }

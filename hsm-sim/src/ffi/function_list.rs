@@ -76,9 +76,9 @@ pub static FUNCTION_LIST: ck::CK_FUNCTION_LIST = ck::CK_FUNCTION_LIST {
 
     C_GenerateKey: Some(key::generate_key),
     C_GenerateKeyPair: Some(key::generate_key_pair),
-    C_WrapKey: Some(unsupported::wrap_key),
-    C_UnwrapKey: Some(unsupported::unwrap_key),
-    C_DeriveKey: Some(unsupported::derive_key),
+    C_WrapKey: Some(key::wrap_key),
+    C_UnwrapKey: Some(key::unwrap_key),
+    C_DeriveKey: Some(key::derive_key),
 
     C_SeedRandom: Some(random::seed_random),
     C_GenerateRandom: Some(random::generate_random),

@@ -10,6 +10,7 @@ mod function_list;
 mod general;
 mod key;
 mod object;
+mod parameter;
 mod pointer;
 mod random;
 mod session;
@@ -25,7 +26,7 @@ use cryptoki_sys as ck;
 use crate::module::Module;
 use crate::object_table::ObjectHandle;
 use crate::refusal::Refusal;
-use crate::session::{Session, SessionHandle};
+use crate::session::{OperationKind, Session, SessionHandle};
 
 /// Runs the body of an entry point.
 fn entry(body: impl FnOnce() -> Result<(), Refusal>) -> ck::CK_RV {
@@ -40,6 +41,24 @@ fn entry(body: impl FnOnce() -> Result<(), Refusal>) -> ck::CK_RV {
 
 fn session(handle: ck::CK_SESSION_HANDLE) -> Result<Arc<Session>, Refusal> {
     Module::current()?.session(SessionHandle(handle))
+}
+
+/// Runs a step of an operation. The standard ends the operation with every error, also with one that
+/// is found before the operation sees anything, except when only the buffer was too small.
+fn step(
+    handle: ck::CK_SESSION_HANDLE,
+    kind: OperationKind,
+    body: impl FnOnce(&Session) -> Result<(), Refusal>,
+) -> ck::CK_RV {
+    entry(|| {
+        let session = session(handle)?;
+        let answer = body(&session);
+        match answer {
+            Ok(()) | Err(Refusal::BufferTooSmall) => {}
+            Err(_) => session.end(kind)?,
+        }
+        answer
+    })
 }
 
 fn object(handle: ck::CK_OBJECT_HANDLE) -> ObjectHandle {

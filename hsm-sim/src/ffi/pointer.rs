@@ -4,9 +4,6 @@
 use cryptoki_sys as ck;
 use std::ptr;
 
-use crate::mechanism::gcm::{GcmParameter, NONCE_LEN, TAG_LEN};
-use crate::mechanism::{MechanismCall, Parameter, ParameterShape};
-use crate::module::Module;
 use crate::object::Template;
 use crate::refusal::Refusal;
 use crate::session::{Output, Room};
@@ -146,46 +143,4 @@ pub unsafe fn attributes<'a>(
 pub unsafe fn template(first: *const ck::CK_ATTRIBUTE, count: ck::CK_ULONG) -> Result<Template, Refusal> {
     // SAFETY: the caller's promise, passed on.
     Template::parse(unsafe { attributes(first, count) }?)
-}
-
-/// A mechanism with its parameter, read as the mechanism demands.
-///
-/// # Safety
-/// Unless it is NULL, `mechanism` points to a mechanism whose parameter has the length that it says
-/// and is the structure that the mechanism prescribes, with everything it points to.
-pub unsafe fn mechanism(mechanism: *const ck::CK_MECHANISM) -> Result<MechanismCall, Refusal> {
-    // SAFETY: the caller's promise, passed on.
-    let [call] = unsafe { items(mechanism, 1) }? else { return Err(Refusal::ArgumentsBad) };
-    let mechanism =
-        Module::current()?.personality.mechanism(call.mechanism).ok_or(Refusal::MechanismInvalid)?;
-    let parameter = match mechanism.parameter_shape() {
-        ParameterShape::Absent if call.ulParameterLen == 0 => Parameter::Absent,
-        ParameterShape::Gcm if call.ulParameterLen == size_of::<ck::CK_GCM_PARAMS>() as ck::CK_ULONG => {
-            // SAFETY: the length is that of the structure, which the caller promises to be there.
-            Parameter::Gcm(unsafe { gcm_parameter(call.pParameter.cast_const().cast()) }?)
-        }
-        ParameterShape::Absent | ParameterShape::Gcm => return Err(Refusal::MechanismParamInvalid),
-    };
-    Ok(MechanismCall { mechanism, parameter })
-}
-
-// SAFETY (of calling): unless it is NULL, `parameter` points to the structure, and the IV and the
-// associated data are where it says.
-unsafe fn gcm_parameter(parameter: *const ck::CK_GCM_PARAMS) -> Result<GcmParameter, Refusal> {
-    let invalid = |_| Refusal::MechanismParamInvalid;
-    // SAFETY: the caller's promise, passed on.
-    let [parameter] = unsafe { items(parameter, 1) }.map_err(invalid)? else {
-        return Err(Refusal::MechanismParamInvalid);
-    };
-    // SAFETY: the caller's promise for the IV.
-    let nonce = unsafe { items(parameter.pIv.cast_const(), parameter.ulIvLen) }.map_err(invalid)?;
-    // SAFETY: the caller's promise for the associated data.
-    let aad = unsafe { items(parameter.pAAD.cast_const(), parameter.ulAADLen) }.map_err(invalid)?;
-    // Some clients leave ulIvBits zero; the standard says to go by ulIvLen.
-    let iv_bits_agree = parameter.ulIvBits == 0 || parameter.ulIvBits == 8 * parameter.ulIvLen;
-    if nonce.len() != NONCE_LEN || !iv_bits_agree || parameter.ulTagBits != 8 * TAG_LEN as ck::CK_ULONG {
-        return Err(Refusal::MechanismParamInvalid);
-    }
-    let nonce = nonce.try_into().map_err(|_| Refusal::MechanismParamInvalid)?;
-    Ok(GcmParameter { nonce, aad: aad.to_vec() })
 }

@@ -3,7 +3,8 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, object, pointer, session};
+use crate::ffi::{entry, object, parameter, pointer, session, step};
+use crate::session::OperationKind;
 
 pub unsafe extern "C" fn sign_init(
     handle: ck::CK_SESSION_HANDLE,
@@ -13,7 +14,7 @@ pub unsafe extern "C" fn sign_init(
     entry(|| {
         let session = session(handle)?;
         // SAFETY: the standard demands a mechanism with its parameter; NULL is refused.
-        let call = unsafe { pointer::mechanism(mechanism.cast_const()) }?;
+        let call = unsafe { parameter::mechanism(mechanism.cast_const()) }?;
         session.sign_begin(&call, object(key))
     })
 }
@@ -25,8 +26,7 @@ pub unsafe extern "C" fn sign(
     signature: *mut ck::CK_BYTE,
     signature_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Signing, |session| {
         // SAFETY: the standard demands data of this length.
         let data = unsafe { pointer::items(data.cast_const(), data_len) }?;
         // SAFETY: the standard demands room of this length unless `signature` is NULL.
@@ -39,8 +39,7 @@ pub unsafe extern "C" fn sign_update(
     part: *mut ck::CK_BYTE,
     part_len: ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Signing, |session| {
         // SAFETY: the standard demands data of this length.
         session.sign_update(unsafe { pointer::items(part.cast_const(), part_len) }?)
     })
@@ -51,8 +50,7 @@ pub unsafe extern "C" fn sign_final(
     signature: *mut ck::CK_BYTE,
     signature_len: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Signing, |session| {
         // SAFETY: the standard demands room of this length unless `signature` is NULL.
         unsafe { pointer::output(signature, signature_len, |room| session.sign_final(room)) }
     })
@@ -66,7 +64,7 @@ pub unsafe extern "C" fn verify_init(
     entry(|| {
         let session = session(handle)?;
         // SAFETY: the standard demands a mechanism with its parameter; NULL is refused.
-        let call = unsafe { pointer::mechanism(mechanism.cast_const()) }?;
+        let call = unsafe { parameter::mechanism(mechanism.cast_const()) }?;
         session.verify_begin(&call, object(key))
     })
 }
@@ -78,8 +76,7 @@ pub unsafe extern "C" fn verify(
     signature: *mut ck::CK_BYTE,
     signature_len: ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Verifying, |session| {
         // SAFETY: the standard demands data of this length.
         let data = unsafe { pointer::items(data.cast_const(), data_len) }?;
         // SAFETY: the standard demands a signature of this length.
@@ -93,8 +90,7 @@ pub unsafe extern "C" fn verify_update(
     part: *mut ck::CK_BYTE,
     part_len: ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Verifying, |session| {
         // SAFETY: the standard demands data of this length.
         session.verify_update(unsafe { pointer::items(part.cast_const(), part_len) }?)
     })
@@ -105,8 +101,7 @@ pub unsafe extern "C" fn verify_final(
     signature: *mut ck::CK_BYTE,
     signature_len: ck::CK_ULONG,
 ) -> ck::CK_RV {
-    entry(|| {
-        let session = session(handle)?;
+    step(handle, OperationKind::Verifying, |session| {
         // SAFETY: the standard demands a signature of this length.
         session.verify_final(unsafe { pointer::items(signature.cast_const(), signature_len) }?)
     })

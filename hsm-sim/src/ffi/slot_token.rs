@@ -115,7 +115,7 @@ pub unsafe extern "C" fn get_mechanism_list(
     entry(|| {
         let module = Module::current()?;
         module.slot(SlotId(slot))?;
-        let codes: Vec<_> = module.personality.mechanisms.iter().map(|(code, _)| *code).collect();
+        let codes: Vec<_> = module.personality.mechanisms().map(|(code, _)| code).collect();
         // SAFETY: the standard demands a count, and as many places unless `mechanisms` is NULL.
         unsafe { pointer::list(&codes, mechanisms, count) }
     })

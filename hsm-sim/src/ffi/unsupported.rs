@@ -58,44 +58,6 @@ pub extern "C" fn input_to_output(
     refuse()
 }
 
-/// `C_WrapKey`.
-pub extern "C" fn wrap_key(
-    _: ck::CK_SESSION_HANDLE,
-    _: *mut ck::CK_MECHANISM,
-    _: ck::CK_OBJECT_HANDLE,
-    _: ck::CK_OBJECT_HANDLE,
-    _: Bytes,
-    _: Length,
-) -> ck::CK_RV {
-    refuse()
-}
-
-/// `C_UnwrapKey`.
-pub extern "C" fn unwrap_key(
-    _: ck::CK_SESSION_HANDLE,
-    _: *mut ck::CK_MECHANISM,
-    _: ck::CK_OBJECT_HANDLE,
-    _: Bytes,
-    _: ck::CK_ULONG,
-    _: *mut ck::CK_ATTRIBUTE,
-    _: ck::CK_ULONG,
-    _: *mut ck::CK_OBJECT_HANDLE,
-) -> ck::CK_RV {
-    refuse()
-}
-
-/// `C_DeriveKey`.
-pub extern "C" fn derive_key(
-    _: ck::CK_SESSION_HANDLE,
-    _: *mut ck::CK_MECHANISM,
-    _: ck::CK_OBJECT_HANDLE,
-    _: *mut ck::CK_ATTRIBUTE,
-    _: ck::CK_ULONG,
-    _: *mut ck::CK_OBJECT_HANDLE,
-) -> ck::CK_RV {
-    refuse()
-}
-
 /// `C_WaitForSlotEvent`.
 pub extern "C" fn wait_for_slot_event(
     _: ck::CK_FLAGS,

@@ -1,25 +1,32 @@
 //! `CKA_CHECK_VALUE`: three bytes by which two people can see that they hold the same key.
 
 use aes::cipher::{Block, BlockCipherEncrypt, BlockSizeUser, KeyInit};
-use aes::{Aes128, Aes192, Aes256};
-use sm4::Sm4;
+use sha1::{Digest, Sha1};
 
-use crate::object::KeyKind;
+use crate::key_kind::KeyKind;
+use crate::mechanism::BlockCipher;
+use crate::mechanism::cipher::with_block_cipher;
+use crate::refusal::Refusal;
 
-/// The first three bytes of a block of zeros under the key. Only block cipher keys have one here:
-/// the standard wants SHA-1 for generic secrets, which is not worth having for this.
+const CHECK_VALUE_LEN: usize = 3;
+
+/// The first three bytes of a block of zeros under the key; of the SHA-1 of a generic secret.
 pub fn check_value(kind: KeyKind, key: &[u8]) -> Option<Vec<u8>> {
-    match (kind, key.len()) {
-        (KeyKind::Aes, 16) => encrypt_zeros::<Aes128>(key),
-        (KeyKind::Aes, 24) => encrypt_zeros::<Aes192>(key),
-        (KeyKind::Aes, 32) => encrypt_zeros::<Aes256>(key),
-        (KeyKind::Sm4, 16) => encrypt_zeros::<Sm4>(key),
-        _ => None,
+    match kind {
+        KeyKind::Aes => of_cipher(BlockCipher::Aes, key).ok(),
+        KeyKind::Des3 => of_cipher(BlockCipher::Des3, key).ok(),
+        KeyKind::Sm4 => of_cipher(BlockCipher::Sm4, key).ok(),
+        KeyKind::GenericSecret => Some(Sha1::digest(key)[..CHECK_VALUE_LEN].to_vec()),
+        KeyKind::Ec | KeyKind::Edwards | KeyKind::Sm2 | KeyKind::Rsa => None,
     }
 }
 
-fn encrypt_zeros<C: KeyInit + BlockCipherEncrypt + BlockSizeUser>(key: &[u8]) -> Option<Vec<u8>> {
+fn of_cipher(cipher: BlockCipher, key: &[u8]) -> Result<Vec<u8>, Refusal> {
+    with_block_cipher!(cipher, key, Cipher => encrypt_zeros::<Cipher>(key))
+}
+
+fn encrypt_zeros<C: KeyInit + BlockCipherEncrypt + BlockSizeUser>(key: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut block = Block::<C>::default();
-    C::new_from_slice(key).ok()?.encrypt_block(&mut block);
-    Some(block[..3].to_vec())
+    C::new_from_slice(key).map_err(|_| Refusal::KeySizeRange)?.encrypt_block(&mut block);
+    Ok(block[..CHECK_VALUE_LEN].to_vec())
 }

@@ -1,70 +1,153 @@
-//! ECDSA on P-256, and the DER wrapping that PKCS#11 puts around curve points.
+//! ECDSA and ECDH on the curves of NIST, and the DER that PKCS#11 puts around curve points.
 
-use getrandom::SysRng;
-use p256::SecretKey;
-use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
-use p256::elliptic_curve::Generate;
-use p256::elliptic_curve::sec1::ToSec1Point;
-use signature::hazmat::{PrehashVerifier, RandomizedPrehashSigner};
+use der::Decode;
+use der::asn1::OctetStringRef;
 use zeroize::Zeroizing;
 
+use crate::key_kind::Curve;
+use crate::mechanism::cipher::Bytes;
 use crate::refusal::Refusal;
-
-/// DER of the object identifier 1.2.840.10045.3.1.7.
-pub const P256_PARAMETERS: &[u8] = &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
-
-/// `r || s`, each as long as the field.
-pub const SIGNATURE_LEN: usize = 64;
-/// One byte that says "uncompressed", then both coordinates.
-const POINT_LEN: usize = 65;
-const DER_OCTET_STRING: u8 = 0x04;
 
 /// A new key pair: the scalar, big-endian, and the uncompressed point.
 pub struct GeneratedPair {
-    pub scalar: Zeroizing<Vec<u8>>,
+    pub scalar: Bytes,
     pub point: Vec<u8>,
 }
 
-pub fn generate() -> Result<GeneratedPair, Refusal> {
-    let secret = SecretKey::try_generate_from_rng(&mut SysRng).map_err(|_| Refusal::RandomNoRng)?;
-    Ok(GeneratedPair {
-        scalar: Zeroizing::new(Zeroizing::new(secret.to_bytes()).to_vec()),
-        point: secret.public_key().to_sec1_point(false).as_bytes().to_vec(),
-    })
+/// The same functions for each curve: the curve crates share names, but no object-safe trait.
+macro_rules! curve {
+    ($curve:ident, $krate:ident) => {
+        mod $curve {
+            use getrandom::SysRng;
+            use signature::hazmat::{PrehashVerifier, RandomizedPrehashSigner};
+            use zeroize::Zeroizing;
+            use $krate::ecdsa::{Signature, SigningKey, VerifyingKey};
+            use $krate::elliptic_curve::Generate;
+            use $krate::elliptic_curve::sec1::ToSec1Point;
+            use $krate::{PublicKey, SecretKey};
+
+            use crate::mechanism::cipher::Bytes;
+            use crate::mechanism::ec::GeneratedPair;
+            use crate::refusal::Refusal;
+
+            fn secret(scalar: &[u8]) -> Result<SecretKey, Refusal> {
+                SecretKey::from_slice(scalar).map_err(|_| Refusal::AttributeValueInvalid)
+            }
+
+            fn public(point: &[u8]) -> Result<PublicKey, Refusal> {
+                PublicKey::from_sec1_bytes(point).map_err(|_| Refusal::AttributeValueInvalid)
+            }
+
+            pub fn generate() -> Result<GeneratedPair, Refusal> {
+                let secret =
+                    SecretKey::try_generate_from_rng(&mut SysRng).map_err(|_| Refusal::RandomNoRng)?;
+                Ok(GeneratedPair {
+                    scalar: Zeroizing::new(Zeroizing::new(secret.to_bytes()).to_vec()),
+                    point: secret.public_key().to_sec1_point(false).as_bytes().to_vec(),
+                })
+            }
+
+            pub fn require_scalar(scalar: &[u8]) -> Result<(), Refusal> {
+                secret(scalar).map(|_| ())
+            }
+
+            pub fn require_point(point: &[u8]) -> Result<(), Refusal> {
+                public(point).map(|_| ())
+            }
+
+            pub fn sign(scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>, Refusal> {
+                let key = SigningKey::from_slice(scalar).map_err(|_| Refusal::DeviceError)?;
+                let signature: Signature =
+                    key.sign_prehash_with_rng(&mut SysRng, digest).map_err(|_| Refusal::DataLenRange)?;
+                Ok(signature.to_bytes().to_vec())
+            }
+
+            pub fn verify(point: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+                let key = VerifyingKey::from_sec1_bytes(point).map_err(|_| Refusal::DeviceError)?;
+                let signature = Signature::from_slice(signature).map_err(|_| Refusal::SignatureInvalid)?;
+                key.verify_prehash(digest, &signature).map_err(|_| Refusal::SignatureInvalid)
+            }
+
+            pub fn agree(scalar: &[u8], point: &[u8]) -> Result<Bytes, Refusal> {
+                let secret = secret(scalar)?;
+                let agreed =
+                    $krate::ecdh::diffie_hellman(secret.to_nonzero_scalar(), public(point)?.as_affine());
+                Ok(Zeroizing::new(agreed.raw_secret_bytes().to_vec()))
+            }
+        }
+    };
 }
 
-pub fn signing_key(scalar: &[u8]) -> Result<SigningKey, Refusal> {
-    SigningKey::from_slice(scalar).map_err(|_| Refusal::DeviceError)
+curve!(on_p256, p256);
+curve!(on_p384, p384);
+curve!(on_p521, p521);
+
+macro_rules! on_curve {
+    ($curve:expr, $function:ident($($argument:expr),*)) => {
+        match $curve {
+            Curve::P256 => on_p256::$function($($argument),*),
+            Curve::P384 => on_p384::$function($($argument),*),
+            Curve::P521 => on_p521::$function($($argument),*),
+        }
+    };
 }
 
-pub fn verifying_key(point: &[u8]) -> Result<VerifyingKey, Refusal> {
-    VerifyingKey::from_sec1_bytes(point).map_err(|_| Refusal::AttributeValueInvalid)
+pub fn generate(curve: Curve) -> Result<GeneratedPair, Refusal> {
+    on_curve!(curve, generate())
 }
 
-/// Signs what the caller says is a digest. As in hardware, two signatures over one digest differ.
-pub fn sign_prehashed(key: &SigningKey, digest: &[u8]) -> Result<[u8; SIGNATURE_LEN], Refusal> {
-    let signature: Signature =
-        key.sign_prehash_with_rng(&mut SysRng, digest).map_err(|_| Refusal::DataLenRange)?;
-    Ok(signature.to_bytes().into())
+/// Refuses zero, and what is not below the order of the curve.
+pub fn require_scalar(curve: Curve, scalar: &[u8]) -> Result<(), Refusal> {
+    on_curve!(curve, require_scalar(scalar))
 }
 
-pub fn verify_prehashed(key: &VerifyingKey, digest: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-    let signature = Signature::from_slice(signature).map_err(|_| Refusal::SignatureInvalid)?;
-    key.verify_prehash(digest, &signature).map_err(|_| Refusal::SignatureInvalid)
+/// Refuses what is not a point of the curve.
+pub fn require_point(curve: Curve, point: &[u8]) -> Result<(), Refusal> {
+    on_curve!(curve, require_point(point))
+}
+
+/// Signs what the caller says is a digest: `r || s`, each as long as the field. As in hardware, two
+/// signatures over one digest differ.
+pub fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>, Refusal> {
+    on_curve!(curve, sign(scalar, &padded(curve, digest)?))
+}
+
+pub fn verify(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+    on_curve!(curve, verify(point, &padded(curve, digest)?, signature))
+}
+
+/// The agreed value: the first coordinate of the shared point.
+pub fn agree(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Bytes, Refusal> {
+    on_curve!(curve, agree(scalar, point))
+}
+
+/// Zeros in front leave the number that a digest stands for as it is. The curve crates refuse digests
+/// of less than half the field, such as SHA-256 on P-521; the standard does not.
+fn padded(curve: Curve, digest: &[u8]) -> Result<Vec<u8>, Refusal> {
+    if digest.is_empty() {
+        return Err(Refusal::DataLenRange);
+    }
+    let mut padded = vec![0; curve.field_len().saturating_sub(digest.len())];
+    padded.extend_from_slice(digest);
+    Ok(padded)
 }
 
 /// `CKA_EC_POINT` is the DER of an OCTET STRING around the point.
 pub fn wrap_point(point: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let len = u8::try_from(point.len()).map_err(|_| Refusal::GeneralError)?;
-    Ok([&[DER_OCTET_STRING, len], point].concat())
+    let point = OctetStringRef::new(point).map_err(|_| Refusal::GeneralError)?;
+    der::Encode::to_der(&point).map_err(|_| Refusal::GeneralError)
 }
 
-/// Takes the OCTET STRING off again. Only the uncompressed point of a 256-bit curve is accepted.
+/// Takes the OCTET STRING off again.
 pub fn unwrap_point(der: &[u8]) -> Result<&[u8], Refusal> {
-    match der {
-        [DER_OCTET_STRING, len, point @ ..] if usize::from(*len) == POINT_LEN && point.len() == POINT_LEN => {
-            Ok(point)
-        }
-        _ => Err(Refusal::AttributeValueInvalid),
-    }
+    let point = <&OctetStringRef>::from_der(der).map_err(|_| Refusal::AttributeValueInvalid)?;
+    Ok(point.as_bytes())
+}
+
+/// A scalar as long as the field: the standard lets a client leave zeros in front away.
+pub fn scalar_of_len(scalar: &[u8], len: usize) -> Result<Bytes, Refusal> {
+    let missing = len.checked_sub(scalar.len()).ok_or(Refusal::AttributeValueInvalid)?;
+    let mut padded = Zeroizing::new(vec![0; missing]);
+    padded.extend_from_slice(scalar);
+    Ok(padded)
 }

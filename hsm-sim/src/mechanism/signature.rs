@@ -1,33 +1,38 @@
 //! Signing and verifying, in one part or in several, over the algorithms that can do it.
 
-use sha2::{Digest, Sha256};
+use cryptoki_sys as ck;
+use zeroize::Zeroizing;
 
-use crate::mechanism::hmac::HmacState;
-use crate::mechanism::{Mechanism, ec, hmac, sm2};
+use crate::key_kind::Curve;
+use crate::mechanism::cipher::Bytes;
+use crate::mechanism::digest::Digester;
+use crate::mechanism::mac::MacState;
+use crate::mechanism::parameter::{Parameter, PssParameter};
+use crate::mechanism::rsa::{self, Padding};
+use crate::mechanism::rsa_key::PublicHalf;
+use crate::mechanism::{Hash, Mechanism, MechanismCall, ec, ed25519, sm2};
+use crate::object::Object;
+use crate::personality::{Personality, Sm2SignatureForm};
 use crate::refusal::Refusal;
 
 /// What is collected while the parts of a message come in.
-pub enum Input {
+enum Input {
     /// The caller hashed; the whole digest comes in one part.
     Prehashed,
-    Sha256(Sha256),
-    /// The SM2 implementation wants the message in one piece. A message is no secret.
+    Hashed(Box<Digester>),
+    /// The algorithm wants the message in one piece. A message is no secret.
     Whole(Vec<u8>),
 }
 
 impl Input {
-    fn new(mechanism: Mechanism) -> Self {
-        match mechanism {
-            Mechanism::EcdsaSha256 => Self::Sha256(Sha256::new()),
-            Mechanism::Sm2SignWithSm3 => Self::Whole(Vec::new()),
-            _ => Self::Prehashed,
-        }
+    fn of_hash(hash: Option<Hash>) -> Self {
+        hash.map_or(Self::Prehashed, |hash| Self::Hashed(Box::new(Digester::new(hash))))
     }
 
     fn update(&mut self, part: &[u8]) -> Result<(), Refusal> {
         match self {
             Self::Prehashed => return Err(Refusal::FunctionNotSupported),
-            Self::Sha256(state) => state.update(part),
+            Self::Hashed(digester) => digester.update(part),
             Self::Whole(message) => message.extend_from_slice(part),
         }
         Ok(())
@@ -36,7 +41,10 @@ impl Input {
     fn finish(self, last_part: &[u8]) -> Vec<u8> {
         match self {
             Self::Prehashed => last_part.to_vec(),
-            Self::Sha256(state) => state.chain_update(last_part).finalize().to_vec(),
+            Self::Hashed(mut digester) => {
+                digester.update(last_part);
+                digester.finish()
+            }
             Self::Whole(mut message) => {
                 message.extend_from_slice(last_part);
                 message
@@ -45,112 +53,220 @@ impl Input {
     }
 }
 
+/// What is done with the input, whichever half of the key does it.
+enum Scheme {
+    Ecdsa(Curve),
+    Eddsa,
+    /// `None`: the input is a DigestInfo, which names the hash.
+    Rsa(Padding, Option<Hash>),
+    Sm2 {
+        user_id: String,
+        is_prehashed: bool,
+        form: Sm2SignatureForm,
+    },
+}
+
+/// A scheme and its input, for a mechanism that works with a key pair.
+fn scheme(call: &MechanismCall, key: &Object, personality: &Personality) -> Result<(Scheme, Input), Refusal> {
+    let sm2 = |is_prehashed| {
+        let user_id = match &call.parameter {
+            Parameter::Sm2UserId(user_id) => user_id.clone(),
+            _ => personality.sm2_user_id.to_owned(),
+        };
+        Scheme::Sm2 { user_id, is_prehashed, form: personality.sm2_signature }
+    };
+    match call.mechanism {
+        Mechanism::Ecdsa(hash) => Ok((Scheme::Ecdsa(curve(key)?), Input::of_hash(hash))),
+        Mechanism::Eddsa => Ok((Scheme::Eddsa, Input::Whole(Vec::new()))),
+        Mechanism::RsaPkcs(hash) => Ok((Scheme::Rsa(Padding::Pkcs1, hash), Input::of_hash(hash))),
+        Mechanism::RsaPss(hash) => {
+            let Parameter::Pss(PssParameter { hash: given, salt_len }) = call.parameter else {
+                return Err(Refusal::MechanismParamInvalid);
+            };
+            rsa::require_pss_hash(given)?;
+            if hash.is_some_and(|hash| hash != given) || salt_len != given.len() {
+                return Err(Refusal::MechanismParamInvalid);
+            }
+            Ok((Scheme::Rsa(Padding::Pss, Some(given)), Input::of_hash(hash)))
+        }
+        Mechanism::Sm2SignWithSm3 => Ok((sm2(false), Input::Whole(Vec::new()))),
+        Mechanism::Sm2SignPrehashed => Ok((sm2(true), Input::Prehashed)),
+        _ => Err(Refusal::MechanismInvalid),
+    }
+}
+
+/// The curve that a key's parameters name.
+pub fn curve(key: &Object) -> Result<Curve, Refusal> {
+    Curve::from_parameters(key.bytes(ck::CKA_EC_PARAMS).ok_or(Refusal::KeyTypeInconsistent)?)
+}
+
 /// A signature being made.
-pub enum Signing {
-    Hmac(HmacState),
-    Ecdsa(Box<p256::ecdsa::SigningKey>, Input),
-    Sm2(Box<::sm2::dsa::SigningKey>, Input),
+pub struct Signing(SigningWith);
+
+enum SigningWith {
+    Mac(MacState),
+    Key { scheme: Scheme, input: Input, key: Bytes, len_max: usize },
 }
 
 /// A signature being checked.
-pub enum Verifying {
-    Hmac(HmacState),
-    Ecdsa(Box<p256::ecdsa::VerifyingKey>, Input),
-    Sm2(Box<::sm2::dsa::VerifyingKey>, Input),
+pub struct Verifying(VerifyingWith);
+
+enum VerifyingWith {
+    Mac(MacState),
+    Key { scheme: Scheme, input: Input, key: PublicKey, len_max: usize },
 }
 
-impl Signing {
-    /// `key` is the secret value: a MAC key or a private scalar.
-    pub fn new(mechanism: Mechanism, key: &[u8], sm2_user_id: &str) -> Result<Self, Refusal> {
-        match mechanism {
-            Mechanism::Sha256Hmac | Mechanism::Sm3Hmac => Ok(Self::Hmac(HmacState::new(mechanism, key)?)),
-            Mechanism::EcdsaPrehashed | Mechanism::EcdsaSha256 => {
-                Ok(Self::Ecdsa(Box::new(ec::signing_key(key)?), Input::new(mechanism)))
-            }
-            Mechanism::Sm2SignWithSm3 | Mechanism::Sm2SignPrehashed => {
-                Ok(Self::Sm2(Box::new(sm2::signing_key(key, sm2_user_id)?), Input::new(mechanism)))
-            }
-            _ => Err(Refusal::MechanismInvalid),
+enum PublicKey {
+    Point(Vec<u8>),
+    Rsa(PublicHalf),
+}
+
+impl Scheme {
+    /// The length of a signature; of one in DER, the longest.
+    fn signature_len_max(&self, key: &Object) -> Result<usize, Refusal> {
+        match self {
+            Self::Ecdsa(curve) => Ok(2 * curve.field_len()),
+            Self::Eddsa => Ok(ed25519::SIGNATURE_LEN),
+            Self::Rsa(..) => Ok(key.rsa_public_half()?.modulus.len()),
+            Self::Sm2 { form, .. } => Ok(sm2::signature_len_max(*form)),
         }
     }
 
-    pub fn signature_len(&self) -> usize {
+    fn sign(&self, key: &[u8], input: &[u8]) -> Result<Vec<u8>, Refusal> {
         match self {
-            Self::Hmac(_) => hmac::MAC_LEN,
-            Self::Ecdsa(..) | Self::Sm2(..) => ec::SIGNATURE_LEN,
+            Self::Ecdsa(curve) => ec::sign(*curve, key, input),
+            Self::Eddsa => ed25519::sign(key, input),
+            Self::Rsa(padding, Some(hash)) => rsa::sign(key, *padding, *hash, input),
+            Self::Rsa(padding, None) => {
+                let (hash, digest) = rsa::digest_in_info(input)?;
+                rsa::sign(key, *padding, hash, digest)
+            }
+            Self::Sm2 { user_id, is_prehashed, form } => {
+                let key = sm2::signing_key(key, user_id)?;
+                if *is_prehashed {
+                    sm2::sign_prehashed(&key, input, *form)
+                } else {
+                    sm2::sign_message(&key, input, *form)
+                }
+            }
+        }
+    }
+
+    fn verify(&self, key: &PublicKey, input: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        match (self, key) {
+            (Self::Ecdsa(curve), PublicKey::Point(point)) => ec::verify(*curve, point, input, signature),
+            (Self::Eddsa, PublicKey::Point(point)) => ed25519::verify(point, input, signature),
+            (Self::Rsa(padding, Some(hash)), PublicKey::Rsa(public)) => {
+                rsa::verify(public, *padding, *hash, input, signature)
+            }
+            (Self::Rsa(padding, None), PublicKey::Rsa(public)) => {
+                let (hash, digest) = rsa::digest_in_info(input)?;
+                rsa::verify(public, *padding, hash, digest, signature)
+            }
+            (Self::Sm2 { user_id, is_prehashed, form }, PublicKey::Point(point)) => {
+                let key = sm2::verifying_key(point, user_id)?;
+                if *is_prehashed {
+                    sm2::verify_prehashed(&key, input, signature, *form)
+                } else {
+                    sm2::verify_message(&key, input, signature, *form)
+                }
+            }
+            _ => Err(Refusal::KeyTypeInconsistent),
+        }
+    }
+}
+
+fn is_mac(mechanism: Mechanism) -> bool {
+    matches!(mechanism, Mechanism::Hmac(..) | Mechanism::Cmac(..) | Mechanism::CbcMac(_))
+}
+
+impl Signing {
+    /// `key` is a MAC key or a private key.
+    pub fn new(call: &MechanismCall, key: &Object, personality: &Personality) -> Result<Self, Refusal> {
+        if is_mac(call.mechanism) {
+            return Ok(Self(SigningWith::Mac(MacState::new(
+                call.mechanism,
+                &call.parameter,
+                key.secret()?,
+            )?)));
+        }
+        let (scheme, input) = scheme(call, key, personality)?;
+        let len_max = scheme.signature_len_max(key)?;
+        let key = Zeroizing::new(key.secret()?.to_vec());
+        Ok(Self(SigningWith::Key { scheme, input, key, len_max }))
+    }
+
+    pub fn signature_len_max(&self) -> usize {
+        match &self.0 {
+            SigningWith::Mac(state) => state.len(),
+            SigningWith::Key { len_max, .. } => *len_max,
         }
     }
 
     pub fn update(&mut self, part: &[u8]) -> Result<(), Refusal> {
-        match self {
-            Self::Hmac(state) => {
+        match &mut self.0 {
+            SigningWith::Mac(state) => {
                 state.update(part);
                 Ok(())
             }
-            Self::Ecdsa(_, input) => input.update(part),
-            Self::Sm2(_, input) => input.update(part),
+            SigningWith::Key { input, .. } => input.update(part),
         }
     }
 
     pub fn finish(self, last_part: &[u8]) -> Result<Vec<u8>, Refusal> {
-        match self {
-            Self::Hmac(mut state) => {
+        match self.0 {
+            SigningWith::Mac(mut state) => {
                 state.update(last_part);
-                Ok(state.finish().to_vec())
+                state.finish()
             }
-            Self::Ecdsa(key, input) => Ok(ec::sign_prehashed(&key, &input.finish(last_part))?.to_vec()),
-            Self::Sm2(key, input @ Input::Prehashed) => {
-                Ok(sm2::sign_prehashed(&key, &input.finish(last_part))?.to_vec())
-            }
-            Self::Sm2(key, input) => Ok(sm2::sign_message(&key, &input.finish(last_part))?.to_vec()),
+            SigningWith::Key { scheme, input, key, .. } => scheme.sign(&key, &input.finish(last_part)),
         }
     }
 }
 
 impl Verifying {
-    /// `key` is a MAC key or an uncompressed point.
-    pub fn new(mechanism: Mechanism, key: &[u8], sm2_user_id: &str) -> Result<Self, Refusal> {
-        match mechanism {
-            Mechanism::Sha256Hmac | Mechanism::Sm3Hmac => Ok(Self::Hmac(HmacState::new(mechanism, key)?)),
-            Mechanism::EcdsaPrehashed | Mechanism::EcdsaSha256 => {
-                Ok(Self::Ecdsa(Box::new(ec::verifying_key(key)?), Input::new(mechanism)))
-            }
-            Mechanism::Sm2SignWithSm3 | Mechanism::Sm2SignPrehashed => {
-                Ok(Self::Sm2(Box::new(sm2::verifying_key(key, sm2_user_id)?), Input::new(mechanism)))
-            }
-            _ => Err(Refusal::MechanismInvalid),
+    /// `key` is a MAC key or a public key.
+    pub fn new(call: &MechanismCall, key: &Object, personality: &Personality) -> Result<Self, Refusal> {
+        if is_mac(call.mechanism) {
+            let state = MacState::new(call.mechanism, &call.parameter, key.secret()?)?;
+            return Ok(Self(VerifyingWith::Mac(state)));
         }
+        let (scheme, input) = scheme(call, key, personality)?;
+        let len_max = scheme.signature_len_max(key)?;
+        let key = match scheme {
+            Scheme::Rsa(..) => PublicKey::Rsa(key.rsa_public_half()?),
+            _ => PublicKey::Point(key.point()?.to_vec()),
+        };
+        Ok(Self(VerifyingWith::Key { scheme, input, key, len_max }))
     }
 
     pub fn update(&mut self, part: &[u8]) -> Result<(), Refusal> {
-        match self {
-            Self::Hmac(state) => {
+        match &mut self.0 {
+            VerifyingWith::Mac(state) => {
                 state.update(part);
                 Ok(())
             }
-            Self::Ecdsa(_, input) => input.update(part),
-            Self::Sm2(_, input) => input.update(part),
+            VerifyingWith::Key { input, .. } => input.update(part),
         }
     }
 
     pub fn finish(self, last_part: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        let expected_len = match &self {
-            Self::Hmac(_) => hmac::MAC_LEN,
-            Self::Ecdsa(..) | Self::Sm2(..) => ec::SIGNATURE_LEN,
-        };
-        if signature.len() != expected_len {
-            return Err(Refusal::SignatureLenRange);
-        }
-        match self {
-            Self::Hmac(mut state) => {
+        match self.0 {
+            VerifyingWith::Mac(mut state) => {
                 state.update(last_part);
                 state.verify(signature)
             }
-            Self::Ecdsa(key, input) => ec::verify_prehashed(&key, &input.finish(last_part), signature),
-            Self::Sm2(key, input @ Input::Prehashed) => {
-                sm2::verify_prehashed(&key, &input.finish(last_part), signature)
+            VerifyingWith::Key { scheme, input, key, len_max } => {
+                let is_right_len = match &scheme {
+                    // The one signature whose length varies is checked where it is parsed.
+                    Scheme::Sm2 { .. } => true,
+                    _ => signature.len() == len_max,
+                };
+                if !is_right_len {
+                    return Err(Refusal::SignatureLenRange);
+                }
+                scheme.verify(&key, &input.finish(last_part), signature)
             }
-            Self::Sm2(key, input) => sm2::verify_message(&key, &input.finish(last_part), signature),
         }
     }
 }

@@ -14,7 +14,7 @@ fn generate(session: &cryptoki::session::Session, template: &[Attribute]) -> RvE
 #[test]
 fn a_template_with_an_unknown_attribute_is_refused() {
     let session = user_session("unknown attribute");
-    let template = [Attribute::ValueLen(32.into()), Attribute::Subject(vec![1])];
+    let template = [Attribute::ValueLen(32.into()), Attribute::Application(vec![1])];
     assert_eq!(generate(&session, &template), RvError::AttributeTypeInvalid);
 }
 
@@ -195,6 +195,6 @@ fn the_mechanism_list_tells_the_vendor_numbers_too() {
         .expect("SM4-GCM is known");
     assert!(info.encrypt() && info.decrypt() && !info.sign());
     assert!(!info.hardware(), "a simulation must not claim to be hardware");
-    let attempt = module().get_mechanism_info(slot, cryptoki::mechanism::MechanismType::RSA_PKCS);
+    let attempt = module().get_mechanism_info(slot, cryptoki::mechanism::MechanismType::RSA_X_509);
     assert_eq!(refusal(attempt), RvError::MechanismInvalid);
 }

@@ -5,10 +5,22 @@
 
 mod attributes;
 mod children;
+mod ciphers;
+mod curves;
+mod derivation;
 mod disk;
+mod document;
 mod harness;
 mod key_pairs;
+mod macs;
 mod objects;
+mod openssl;
+mod operations;
 mod pins;
 mod raw;
+mod raw_mechanisms;
+mod rsa;
 mod secret_keys;
+mod sm2;
+mod vendors;
+mod wrapping;
