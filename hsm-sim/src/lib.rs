@@ -19,9 +19,11 @@
 //! - `attribute`, `object`, `creation`: what an object may say about itself, and how it is born.
 //! - `session`: the operations that run in one session; `mechanism/`: the algorithms.
 //! - `personality`: vendor codes, as data.
+//! - `fault/`: the control file that scripts how the module misbehaves; `ffi/gate` applies it.
 
 mod attribute;
 mod creation;
+mod fault;
 mod ffi;
 mod mechanism;
 mod module;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
 use crate::DIRECTORY_VARIABLE;
+use crate::fault;
 use crate::personality::{Personality, SANSEC};
 use crate::pin::NewPin;
 use crate::refusal::Refusal;
@@ -22,6 +23,13 @@ pub struct Module {
     process: u32,
     tokens: RwLock<HashMap<SlotId, Arc<Token>>>,
     sessions: RwLock<HashMap<SessionHandle, Arc<Session>>>,
+    /// Sessions that ended with a token that was pulled out, until it is back.
+    removed: RwLock<HashMap<SessionHandle, SlotId>>,
+}
+
+/// The directory that the environment names, whatever is there.
+pub fn directory() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from)
 }
 
 /// What is in a slot.
@@ -39,9 +47,7 @@ impl Module {
         if module.as_ref().is_some_and(|module| module.process == process) {
             return Err(Refusal::CryptokiAlreadyInitialized);
         }
-        let hsm =
-            std::env::var_os(DIRECTORY_VARIABLE).and_then(|path| HsmDirectory::open(PathBuf::from(path)));
-        let Some(hsm) = hsm else {
+        let Some(hsm) = directory().and_then(HsmDirectory::open) else {
             eprintln!("hsm-sim: {DIRECTORY_VARIABLE} must name an existing directory for the tokens");
             return Err(Refusal::GeneralError);
         };
@@ -51,6 +57,7 @@ impl Module {
             process,
             tokens: RwLock::default(),
             sessions: RwLock::default(),
+            removed: RwLock::default(),
         }));
         Ok(())
     }
@@ -115,7 +122,7 @@ impl Module {
     pub fn open_session(&self, slot: SlotId, access: Access) -> Result<SessionHandle, Refusal> {
         let Slot::Initialized(token) = self.slot(slot)? else { return Err(Refusal::TokenNotRecognized) };
         let handle = SessionHandle::next();
-        token.open_session(handle, access)?;
+        token.open_session(handle, access, fault::token_script(slot).session_count_max)?;
         let session = Arc::new(Session::new(handle, access, token));
         self.sessions.write()?.insert(handle, session);
         Ok(handle)
@@ -142,9 +149,43 @@ impl Module {
         Ok(())
     }
 
-    /// `C_Logout`, which reaches into every session of the token.
+    /// The slot of a session, also of one whose token was pulled out and is not back.
+    pub fn slot_of(&self, handle: SessionHandle) -> Option<SlotId> {
+        match self.session(handle) {
+            Ok(session) => Some(session.token.slot),
+            Err(_) => self.removed.read().ok()?.get(&handle).copied(),
+        }
+    }
+
+    /// Somebody pulls the token out of its slot. Its sessions are remembered, so that they can be told
+    /// why they ended.
+    pub fn remove_token(&self, slot: SlotId) -> Result<(), Refusal> {
+        if let Slot::Initialized(token) = self.slot(slot)? {
+            self.removed.write()?.extend(token.sessions()?.into_iter().map(|session| (session, slot)));
+        }
+        self.close_all_sessions(slot)
+    }
+
+    /// The token is in its slot again, and knows nobody.
+    pub fn return_token(&self, slot: SlotId) -> Result<(), Refusal> {
+        self.removed.write()?.retain(|_, removed_from| *removed_from != slot);
+        self.close_all_sessions(slot)
+    }
+
+    /// `C_Logout`.
     pub fn log_out(&self, handle: SessionHandle) -> Result<(), Refusal> {
-        let token = self.session(handle)?.token.clone();
+        self.log_out_of(&self.session(handle)?.token)
+    }
+
+    pub fn log_out_of_slot(&self, slot: SlotId) -> Result<(), Refusal> {
+        match self.slot(slot)? {
+            Slot::Initialized(token) => self.log_out_of(&token),
+            Slot::Fresh => Err(Refusal::UserNotLoggedIn),
+        }
+    }
+
+    /// Reaches into every session of the token.
+    fn log_out_of(&self, token: &Token) -> Result<(), Refusal> {
         token.log_out()?;
         for handle in token.sessions()? {
             if let Ok(session) = self.session(handle) {

@@ -188,6 +188,13 @@ pub struct FileStamp {
     changed: (i64, i64),
 }
 
+impl FileStamp {
+    /// `None` if the file was written so recently that it could change and look the same.
+    pub fn of_settled(metadata: &fs::Metadata) -> Option<Self> {
+        is_settled(metadata).then(|| stamp_of(metadata))
+    }
+}
+
 /// The directory of one token.
 #[derive(Debug)]
 pub struct TokenDirectory {
@@ -272,7 +279,7 @@ impl TokenDirectory {
     ) -> Result<Option<(KeyFile, Option<FileStamp>)>, StoreError> {
         let path = self.key_file(generation, file);
         let stamp = match fs::metadata(&path) {
-            Ok(metadata) => is_settled(&metadata).then(|| stamp_of(&metadata)),
+            Ok(metadata) => FileStamp::of_settled(&metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&path, "read")(error)),
         };

@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use cryptoki_sys as ck;
 
+use crate::fault;
 use crate::object_table::ObjectTable;
 use crate::personality::Personality;
 use crate::pin::{NewPin, PinRecord, Role, SealingKey};
@@ -114,9 +115,18 @@ impl Token {
         })
     }
 
-    pub fn open_session(&self, session: SessionHandle, access: Access) -> Result<(), Refusal> {
+    /// `count_max` is the most sessions that the token has in one process, if there is a limit.
+    pub fn open_session(
+        &self,
+        session: SessionHandle,
+        access: Access,
+        count_max: Option<usize>,
+    ) -> Result<(), Refusal> {
         self.state()?;
         let mut live = self.live.write()?;
+        if count_max.is_some_and(|count_max| live.sessions.len() >= count_max) {
+            return Err(Refusal::SessionCount);
+        }
         if access == Access::ReadOnly && live.role() == Some(Role::SecurityOfficer) {
             return Err(Refusal::SessionReadWriteSoExists);
         }
@@ -224,7 +234,7 @@ impl Token {
         pin: &[u8],
     ) -> Result<SealingKey, Refusal> {
         let record = state.pin(role)?;
-        if record.is_locked() {
+        if record.is_locked() || fault::token_script(self.slot).locks_pin_of(role) {
             return Err(Refusal::PinLocked);
         }
         let failures = record.failures;

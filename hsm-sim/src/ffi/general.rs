@@ -3,7 +3,7 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, function_list, pointer};
+use crate::ffi::{entry, gate, pointer};
 use crate::module::Module;
 use crate::refusal::Refusal;
 
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn get_info(info: *mut ck::CK_INFO) -> ck::CK_RV {
 #[unsafe(export_name = "C_GetFunctionList")]
 pub unsafe extern "C" fn get_function_list(list: *mut *mut ck::CK_FUNCTION_LIST) -> ck::CK_RV {
     entry(|| {
-        let functions = (&raw const function_list::FUNCTION_LIST).cast_mut();
+        let functions = (&raw const gate::GATED_FUNCTION_LIST).cast_mut();
         // SAFETY: the standard demands a place for the pointer; NULL is refused. The list is constant:
         // the type has no `const` because the headers of the standard have none.
         unsafe { pointer::write(list, functions) }
