@@ -23,13 +23,11 @@ pub struct Module {
     process: u32,
     tokens: RwLock<HashMap<SlotId, Arc<Token>>>,
     sessions: RwLock<HashMap<SessionHandle, Arc<Session>>>,
-    /// Sessions that ended with a token that was pulled out, until it is back.
-    removed: RwLock<HashMap<SessionHandle, SlotId>>,
 }
 
-/// The directory that the environment names, whatever is there.
+/// The directory that the environment names, if it is one.
 pub fn directory() -> Option<PathBuf> {
-    std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from)
+    std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from).filter(|path| path.is_dir())
 }
 
 /// What is in a slot.
@@ -47,7 +45,7 @@ impl Module {
         if module.as_ref().is_some_and(|module| module.process == process) {
             return Err(Refusal::CryptokiAlreadyInitialized);
         }
-        let Some(hsm) = directory().and_then(HsmDirectory::open) else {
+        let Some(hsm) = directory().map(HsmDirectory::new) else {
             eprintln!("hsm-sim: {DIRECTORY_VARIABLE} must name an existing directory for the tokens");
             return Err(Refusal::GeneralError);
         };
@@ -57,7 +55,6 @@ impl Module {
             process,
             tokens: RwLock::default(),
             sessions: RwLock::default(),
-            removed: RwLock::default(),
         }));
         Ok(())
     }
@@ -147,29 +144,6 @@ impl Module {
             }
         }
         Ok(())
-    }
-
-    /// The slot of a session, also of one whose token was pulled out and is not back.
-    pub fn slot_of(&self, handle: SessionHandle) -> Option<SlotId> {
-        match self.session(handle) {
-            Ok(session) => Some(session.token.slot),
-            Err(_) => self.removed.read().ok()?.get(&handle).copied(),
-        }
-    }
-
-    /// Somebody pulls the token out of its slot. Its sessions are remembered, so that they can be told
-    /// why they ended.
-    pub fn remove_token(&self, slot: SlotId) -> Result<(), Refusal> {
-        if let Slot::Initialized(token) = self.slot(slot)? {
-            self.removed.write()?.extend(token.sessions()?.into_iter().map(|session| (session, slot)));
-        }
-        self.close_all_sessions(slot)
-    }
-
-    /// The token is in its slot again, and knows nobody.
-    pub fn return_token(&self, slot: SlotId) -> Result<(), Refusal> {
-        self.removed.write()?.retain(|_, removed_from| *removed_from != slot);
-        self.close_all_sessions(slot)
     }
 
     /// `C_Logout`.

@@ -78,10 +78,9 @@ pub struct HsmDirectory {
 }
 
 impl HsmDirectory {
-    /// `None` if there is no such directory. It is not created: a wrong path must not look like an
-    /// empty HSM.
-    pub fn open(path: PathBuf) -> Option<Self> {
-        path.is_dir().then_some(Self { path })
+    /// The directory is there. It is never created: a wrong path must not look like an empty HSM.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
     }
 
     /// The slots with a token, in order. A damaged token keeps its slot, because the slot is in the

@@ -82,7 +82,8 @@ impl ScriptedCall {
             Subject::Nothing => (None, None),
             Subject::Slot(slot) => (Some(slot), None),
             Subject::Session(session) => {
-                (module.as_ref().and_then(|module| module.slot_of(session)), Some(session))
+                let known = module.as_ref().and_then(|module| module.session(session).ok());
+                (known.map(|known| known.token.slot), Some(session))
             }
         };
         let version = call.version.clone();

@@ -171,8 +171,9 @@ impl Looking {
         }
     }
 
-    /// Sessions end where a token went away, came back, or was out and in again. All of them, also
-    /// when it comes back: a session may have been opened while the token was being pulled out.
+    /// A token that came back, or was out and in again, has no sessions. They are closed when it comes
+    /// back and not when it goes: while it is away the gate lets no call through to them, and a call
+    /// that was opening one while the token was being pulled out is met too.
     fn put_into_force(&mut self, tokens: Vec<TokenScript>) {
         let before = std::mem::replace(&mut self.tokens, tokens);
         let Ok(module) = Module::current() else { return };
@@ -181,13 +182,10 @@ impl Looking {
         slots.dedup();
         for slot in slots {
             let (old, new) = (state_of(&before, slot), state_of(&self.tokens, slot));
-            let done = match (old.present, new.present) {
-                (_, false) if old != new => module.remove_token(slot),
-                (false, true) => module.return_token(slot),
-                (true, true) if old.insertion != new.insertion => module.return_token(slot),
-                _ => Ok(()),
-            };
-            match done {
+            if !new.present || (old.present && old.insertion == new.insertion) {
+                continue;
+            }
+            match module.close_all_sessions(slot) {
                 // There is no such slot, and nothing to close.
                 Ok(()) | Err(Refusal::SlotIdInvalid) => {}
                 Err(refusal) => {

@@ -37,6 +37,12 @@ fn a_token_that_is_pulled_out_is_gone_until_it_is_back() {
     assert_eq!(state_of(&again), SessionState::RwPublic, "nobody is logged in");
     again.login(UserType::User, Some(&pin(USER_PIN))).expect("login");
     assert_eq!(again.find_objects(&[]).expect("a search").len(), 1, "the key is still there");
+
+    scene.script(AWAY);
+    assert_eq!(refusal(draw(&again)), RvError::DeviceRemoved);
+    assert_eq!(refusal(draw(&session)), RvError::SessionHandleInvalid, "it has ended before");
+    scene.control.remove();
+    assert_eq!(refusal(draw(&again)), RvError::SessionHandleInvalid, "it is back without a file, too");
 }
 
 #[test]
