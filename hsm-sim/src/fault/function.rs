@@ -34,6 +34,11 @@ functions! {
     C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey C_DeriveKey
     C_SeedRandom C_GenerateRandom
     C_GetFunctionStatus C_CancelFunction C_WaitForSlotEvent
+    C_LoginUser C_SessionCancel
+    C_MessageEncryptInit C_EncryptMessage C_EncryptMessageBegin C_EncryptMessageNext C_MessageEncryptFinal
+    C_MessageDecryptInit C_DecryptMessage C_DecryptMessageBegin C_DecryptMessageNext C_MessageDecryptFinal
+    C_MessageSignInit C_SignMessage C_SignMessageBegin C_SignMessageNext C_MessageSignFinal
+    C_MessageVerifyInit C_VerifyMessage C_VerifyMessageBegin C_VerifyMessageNext C_MessageVerifyFinal
 }
 
 impl Function {

@@ -48,20 +48,22 @@ pub unsafe extern "C" fn finalize(reserved: *mut std::ffi::c_void) -> ck::CK_RV 
 
 pub unsafe extern "C" fn get_info(info: *mut ck::CK_INFO) -> ck::CK_RV {
     entry(|| {
-        let module = Module::current()?;
-        let value = ck::CK_INFO {
-            cryptokiVersion: CRYPTOKI_VERSION,
-            manufacturerID: padded(module.personality.manufacturer),
-            flags: 0,
-            libraryDescription: padded("simulated HSM, not for real keys"),
-            libraryVersion: OWN_VERSION,
-        };
         // SAFETY: the standard demands a place for the structure; NULL is refused.
-        unsafe { pointer::write(info, value) }
+        unsafe { pointer::write(info, self::info(CRYPTOKI_VERSION)?) }
     })
 }
 
-/// The only symbol that the module exports.
+pub fn info(version: ck::CK_VERSION) -> Result<ck::CK_INFO, Refusal> {
+    Ok(ck::CK_INFO {
+        cryptokiVersion: version,
+        manufacturerID: padded(Module::current()?.personality.manufacturer),
+        flags: 0,
+        libraryDescription: padded("simulated HSM, not for real keys"),
+        libraryVersion: OWN_VERSION,
+    })
+}
+
+/// The list of version 2.40, whatever else the module has.
 ///
 /// # Safety
 /// Unless it is NULL, `list` points to a place for a pointer.

@@ -11,6 +11,7 @@ mod encrypt;
 mod function_list;
 mod gate;
 mod general;
+mod interface;
 mod key;
 mod object;
 mod pointer;
@@ -19,6 +20,7 @@ mod session;
 mod sign;
 mod slot_token;
 mod unsupported;
+mod version3;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -7,6 +7,7 @@ mod attributes;
 mod children;
 mod disk;
 mod harness;
+mod interfaces;
 mod key_pairs;
 mod objects;
 mod pins;
