@@ -22,6 +22,7 @@ pub const OTHER_PIN: &str = "the other pin";
 pub enum Task {
     InitializeOnly,
     InitToken,
+    InitTokenAgain,
     ChangeUserPin,
     ChangeUserPinForEver,
     CreateKeys,
@@ -31,9 +32,10 @@ pub enum Task {
     GuessThreeTimes,
 }
 
-const TASKS: [Task; 9] = [
+const TASKS: [Task; 10] = [
     Task::InitializeOnly,
     Task::InitToken,
+    Task::InitTokenAgain,
     Task::ChangeUserPin,
     Task::ChangeUserPinForEver,
     Task::CreateKeys,
@@ -115,6 +117,9 @@ fn a_second_process_does_its_task() {
     match task {
         Task::InitializeOnly => {}
         Task::InitToken => report(harness::init_token("from a child").id()),
+        Task::InitTokenAgain => {
+            module().init_token(slot, &pin(harness::SO_PIN), "from a child").expect("initialised");
+        }
         Task::ChangeUserPin => change_pin(slot, USER_PIN, OTHER_PIN),
         Task::ChangeUserPinForEver => loop {
             change_pin(slot, USER_PIN, OTHER_PIN);

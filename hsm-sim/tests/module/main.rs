@@ -10,6 +10,7 @@ mod harness;
 mod interfaces;
 mod key_pairs;
 mod objects;
+mod pin_rules;
 mod pins;
 mod raw;
 mod secret_keys;

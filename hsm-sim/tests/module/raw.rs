@@ -10,7 +10,7 @@ use cryptoki_sys as ck;
 use crate::harness::{init_token, log_in, master_key, module, module_path, token, user_session};
 
 /// The function list of the module that the harness has initialised: loading it again gives the same.
-fn functions() -> ck::CK_FUNCTION_LIST {
+pub fn functions() -> ck::CK_FUNCTION_LIST {
     module();
     // SAFETY: the module's initialisers do nothing.
     let library = unsafe { ck::Pkcs11::new(module_path()) }.expect("the module loads");
