@@ -119,7 +119,7 @@ impl HsmDirectory {
         let unfinished = TokenDirectory { path: self.path.join(format!("{UNFINISHED_PREFIX}{name}")) };
         create_directory(&unfinished.path)?;
         create_directory(&unfinished.path.join(INCOMING))?;
-        create_directory(&unfinished.objects(state.generation))?;
+        create_directory(&unfinished.objects(state.identity.generation))?;
         unfinished.write(&unfinished.path.join(STATE), &state.to_bytes()?)?;
         let token = self.token(slot);
         fs::rename(&unfinished.path, &token.path).map_err(failed(&token.path, "created"))?;
@@ -157,7 +157,7 @@ enum LockKind {
 
 /// Names a key file. Random, and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyFileId([u8; 16]);
+pub struct KeyFileId(pub [u8; 16]);
 
 impl KeyFileId {
     pub fn random() -> Result<Self, Refusal> {
@@ -234,7 +234,7 @@ impl TokenDirectory {
     /// Begins a new life of the token. The step that counts is the one that writes the state: before
     /// it the old objects are there, after it none are.
     pub fn begin_generation(&self, lock: &ExclusiveLock, state: &TokenState) -> Result<(), Refusal> {
-        let objects = self.objects(state.generation);
+        let objects = self.objects(state.identity.generation);
         create_directory(&objects)?;
         make_durable(&self.path)?;
         self.write_state(lock, state)?;

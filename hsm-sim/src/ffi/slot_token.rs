@@ -66,10 +66,12 @@ pub unsafe extern "C" fn get_token_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_
             script.session_count_max.map_or(ck::CK_EFFECTIVELY_INFINITE, |max| max as u64);
         let is_scripted = fault::is_scripted(SlotId(slot));
         let value = ck::CK_TOKEN_INFO {
-            label: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.label),
+            label: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.identity.label),
             manufacturerID: padded(module.personality.manufacturer),
             model: padded(module.personality.model),
-            serialNumber: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.serial),
+            serialNumber: summary
+                .as_ref()
+                .map_or_else(|| padded(""), |summary| summary.state.identity.serial),
             flags: token_flags(summary.as_ref(), &script),
             ulMaxSessionCount: session_count_max,
             ulSessionCount: session_count as ck::CK_ULONG,
