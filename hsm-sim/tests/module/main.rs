@@ -5,6 +5,7 @@
 
 mod attributes;
 mod children;
+mod damage;
 mod disk;
 mod harness;
 mod interfaces;
