@@ -14,39 +14,36 @@ pub struct World {
     directory: PathBuf,
     /// Where the token is kept as it was made.
     kept: PathBuf,
-    _library: ck::Pkcs11,
 }
 
-/// In memory where the system has such a place: nothing here has to survive anything.
-pub fn new_directory() -> PathBuf {
-    let shared_memory = Path::new("/dev/shm");
-    let place = if shared_memory.is_dir() { shared_memory } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
-    tempfile::Builder::new().prefix("hsm-sim-fuzz-").tempdir_in(place).expect("a directory").keep()
+/// The functions of the shared object, which stays loaded for ever.
+pub fn load() -> ck::CK_FUNCTION_LIST_3_0 {
+    let executable = std::env::current_exe().expect("the system knows this executable");
+    let path = executable
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join(hsm_sim::module_file_name()))
+        .find(|path| path.exists())
+        .expect("cargo builds the shared object together with its tests");
+    // SAFETY: the module's initialisers do nothing.
+    let library = unsafe { ck::Pkcs11::new(path) }.expect("the module loads");
+    let library = Box::leak(Box::new(library));
+    let mut found: *mut ck::CK_INTERFACE = null_mut();
+    // SAFETY: NULL is allowed for the name and the version.
+    let answer = unsafe { library.C_GetInterface(null_mut(), null_mut(), &raw mut found, 0) };
+    assert_eq!(answer, ck::CKR_OK);
+    // SAFETY: the default interface is that of 3.0, and a static of the library.
+    unsafe { *(*found).pFunctionList.cast::<ck::CK_FUNCTION_LIST_3_0>() }
 }
 
 impl World {
     /// In the directory that the environment names.
-    pub fn new() -> Self {
-        let directory = std::env::var_os(hsm_sim::DIRECTORY_VARIABLE).expect("the parent has made it");
+    pub fn new(functions: ck::CK_FUNCTION_LIST_3_0) -> Self {
+        let directory = std::env::var_os(hsm_sim::DIRECTORY_VARIABLE).expect("whoever starts us has made it");
         let directory = PathBuf::from(directory);
-        let executable = std::env::current_exe().expect("the system knows this executable");
-        let path = executable
-            .ancestors()
-            .skip(1)
-            .take(2)
-            .map(|directory| directory.join(hsm_sim::module_file_name()))
-            .find(|path| path.exists())
-            .expect("cargo builds the shared object together with its tests");
-        // SAFETY: the module's initialisers do nothing.
-        let library = unsafe { ck::Pkcs11::new(path) }.expect("the module loads");
-        let mut found: *mut ck::CK_INTERFACE = null_mut();
-        // SAFETY: NULL is allowed for the name and the version.
-        let answer = unsafe { library.C_GetInterface(null_mut(), null_mut(), &raw mut found, 0) };
-        assert_eq!(answer, ck::CKR_OK);
-        // SAFETY: the default interface is that of 3.0, and a static of the library.
-        let functions = unsafe { *(*found).pFunctionList.cast::<ck::CK_FUNCTION_LIST_3_0>() };
         let kept = directory.join("kept");
-        let world = Self { functions, directory, kept, _library: library };
+        let world = Self { functions, directory, kept };
         world.make_token();
         world
     }
