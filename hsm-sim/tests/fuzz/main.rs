@@ -7,6 +7,7 @@
 
 mod calls;
 mod input;
+mod loaded;
 mod memory;
 mod operations;
 mod world;
@@ -82,7 +83,7 @@ fn ends_within(child: &mut Child, limit: Duration) -> bool {
 fn a_second_process_makes_the_calls() {
     // In the parent there is nothing to do.
     let Some(seconds) = number(CHILD) else { return };
-    let world = World::new(world::load());
+    let world = World::new(loaded::functions());
     if let Some(seed) = number(SEED) {
         let reached = run(&world, &format!("seed {seed}"), &input_of(seed));
         eprintln!("{reached:?}");

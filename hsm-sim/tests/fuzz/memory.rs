@@ -51,7 +51,7 @@ pub struct Room<T> {
 
 impl Room<u8> {
     pub fn draw(input: &mut Input<'_>) -> Self {
-        const LENS: [usize; 10] = [0, 1, 15, 16, 32, 64, 65, 200, 700, 4096];
+        const LENS: [usize; 12] = [0, 1, 15, 16, 31, 32, 63, 64, 65, 200, 700, 4096];
         Self::with_given(input, &LENS, GUARD)
     }
 }
