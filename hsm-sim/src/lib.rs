@@ -23,9 +23,11 @@
 //!   other keys, and keys made of keys; `mechanism/`: the algorithms.
 //! - `key_kind`, `private_key`: kinds of keys, and the form in which private ones travel.
 //! - `personality`: vendor codes and conventions, as data.
+//! - `fault/`: the control file that scripts how the module misbehaves; `ffi/gate` applies it.
 
 mod attribute;
 mod creation;
+mod fault;
 mod ffi;
 mod key_kind;
 mod mechanism;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 
+use crate::fault;
 use crate::personality::{Personality, SANSEC};
 use crate::pin::NewPin;
 use crate::refusal::Refusal;
@@ -24,6 +25,11 @@ pub struct Module {
     sessions: RwLock<HashMap<SessionHandle, Arc<Session>>>,
 }
 
+/// The directory that the environment names, if it is one.
+pub fn directory() -> Option<PathBuf> {
+    std::env::var_os(DIRECTORY_VARIABLE).map(PathBuf::from).filter(|path| path.is_dir())
+}
+
 /// What is in a slot.
 pub enum Slot {
     Initialized(Arc<Token>),
@@ -39,9 +45,7 @@ impl Module {
         if module.as_ref().is_some_and(|module| module.process == process) {
             return Err(Refusal::CryptokiAlreadyInitialized);
         }
-        let hsm =
-            std::env::var_os(DIRECTORY_VARIABLE).and_then(|path| HsmDirectory::open(PathBuf::from(path)));
-        let Some(hsm) = hsm else {
+        let Some(hsm) = directory().map(HsmDirectory::new) else {
             eprintln!("hsm-sim: {DIRECTORY_VARIABLE} must name an existing directory for the tokens");
             return Err(Refusal::GeneralError);
         };
@@ -115,7 +119,7 @@ impl Module {
     pub fn open_session(&self, slot: SlotId, access: Access) -> Result<SessionHandle, Refusal> {
         let Slot::Initialized(token) = self.slot(slot)? else { return Err(Refusal::TokenNotRecognized) };
         let handle = SessionHandle::next();
-        token.open_session(handle, access)?;
+        token.open_session(handle, access, fault::token_script(slot).session_count_max)?;
         let session = Arc::new(Session::new(handle, access, token));
         self.sessions.write()?.insert(handle, session);
         Ok(handle)
@@ -142,9 +146,20 @@ impl Module {
         Ok(())
     }
 
-    /// `C_Logout`, which reaches into every session of the token.
+    /// `C_Logout`.
     pub fn log_out(&self, handle: SessionHandle) -> Result<(), Refusal> {
-        let token = self.session(handle)?.token.clone();
+        self.log_out_of(&self.session(handle)?.token)
+    }
+
+    pub fn log_out_of_slot(&self, slot: SlotId) -> Result<(), Refusal> {
+        match self.slot(slot)? {
+            Slot::Initialized(token) => self.log_out_of(&token),
+            Slot::Fresh => Err(Refusal::UserNotLoggedIn),
+        }
+    }
+
+    /// Reaches into every session of the token.
+    fn log_out_of(&self, token: &Token) -> Result<(), Refusal> {
         token.log_out()?;
         for handle in token.sessions()? {
             if let Ok(session) = self.session(handle) {

@@ -1,6 +1,6 @@
 //! PINs, and the keys at rest that hang on them.
 //!
-//! Every token has a random token key that seals its private values. The token key is kept only
+//! Every token has a random token key that seals its private objects. The token key is kept only
 //! sealed: once under a key derived from the PIN of the security officer, once under the user's. A
 //! PIN is right when it opens the token key; nothing else about it is stored.
 
@@ -45,10 +45,10 @@ impl Role {
         }
     }
 
-    fn name(self) -> &'static [u8] {
+    pub fn name(self) -> &'static str {
         match self {
-            Self::User => b"user",
-            Self::SecurityOfficer => b"security officer",
+            Self::User => "user",
+            Self::SecurityOfficer => "security officer",
         }
     }
 }
@@ -141,16 +141,17 @@ pub struct PinRecord {
 }
 
 impl PinRecord {
-    pub fn new(role: Role, pin: &NewPin<'_>, token_key: &SealingKey) -> Result<Self, Refusal> {
+    /// `context` says whose PIN of which token it is; see `TokenIdentity::pin_context`.
+    pub fn new(context: &[u8], pin: &NewPin<'_>, token_key: &SealingKey) -> Result<Self, Refusal> {
         let salt = random::bytes()?;
         let key = SealingKey::derive(pin.0, &salt)?;
-        let sealed_token_key = key.seal(role.name(), token_key.0.as_slice())?;
+        let sealed_token_key = key.seal(context, token_key.0.as_slice())?;
         Ok(Self { salt, sealed_token_key, failures: 0 })
     }
 
     /// The token key, if the PIN is right. Counting attempts is the caller's part.
-    pub fn open(&self, role: Role, pin: &[u8]) -> Result<Option<SealingKey>, Refusal> {
-        let opened = SealingKey::derive(pin, &self.salt)?.open(role.name(), &self.sealed_token_key);
+    pub fn open(&self, context: &[u8], pin: &[u8]) -> Result<Option<SealingKey>, Refusal> {
+        let opened = SealingKey::derive(pin, &self.salt)?.open(context, &self.sealed_token_key);
         let Some(bytes) = opened else { return Ok(None) };
         let mut key = Zeroizing::new([0; KEY_LEN]);
         if bytes.len() != KEY_LEN {

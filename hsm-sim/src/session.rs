@@ -194,6 +194,19 @@ impl Session {
         Ok(())
     }
 
+    /// `C_SessionCancel`.
+    pub fn cancel(&self, flags: ck::CK_FLAGS) -> Result<(), Refusal> {
+        let mut operations = self.operations.lock()?;
+        let is_named = |flag| flags & flag != 0;
+        operations.search.take_if(|_| is_named(ck::CKF_FIND_OBJECTS));
+        operations.encryption.take_if(|_| is_named(ck::CKF_ENCRYPT));
+        operations.decryption.take_if(|_| is_named(ck::CKF_DECRYPT));
+        operations.digest.take_if(|_| is_named(ck::CKF_DIGEST));
+        operations.signing.take_if(|_| is_named(ck::CKF_SIGN));
+        operations.verifying.take_if(|_| is_named(ck::CKF_VERIFY));
+        Ok(())
+    }
+
     pub fn create_object(&self, template: Template) -> Result<ObjectHandle, Refusal> {
         let object = self.token.creator()?.create(template)?;
         self.add_one(object)

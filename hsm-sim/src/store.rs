@@ -78,10 +78,9 @@ pub struct HsmDirectory {
 }
 
 impl HsmDirectory {
-    /// `None` if there is no such directory. It is not created: a wrong path must not look like an
-    /// empty HSM.
-    pub fn open(path: PathBuf) -> Option<Self> {
-        path.is_dir().then_some(Self { path })
+    /// The directory is there. It is never created: a wrong path must not look like an empty HSM.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path }
     }
 
     /// The slots with a token, in order. A damaged token keeps its slot, because the slot is in the
@@ -120,7 +119,7 @@ impl HsmDirectory {
         let unfinished = TokenDirectory { path: self.path.join(format!("{UNFINISHED_PREFIX}{name}")) };
         create_directory(&unfinished.path)?;
         create_directory(&unfinished.path.join(INCOMING))?;
-        create_directory(&unfinished.objects(state.generation))?;
+        create_directory(&unfinished.objects(state.identity.generation))?;
         unfinished.write(&unfinished.path.join(STATE), &state.to_bytes()?)?;
         let token = self.token(slot);
         fs::rename(&unfinished.path, &token.path).map_err(failed(&token.path, "created"))?;
@@ -158,7 +157,7 @@ enum LockKind {
 
 /// Names a key file. Random, and never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyFileId([u8; 16]);
+pub struct KeyFileId(pub [u8; 16]);
 
 impl KeyFileId {
     pub fn random() -> Result<Self, Refusal> {
@@ -186,6 +185,13 @@ pub struct FileStamp {
     len: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+}
+
+impl FileStamp {
+    /// `None` if the file was written so recently that it could change and look the same.
+    pub fn of_settled(metadata: &fs::Metadata) -> Option<Self> {
+        is_settled(metadata).then(|| stamp_of(metadata))
+    }
 }
 
 /// The directory of one token.
@@ -228,7 +234,7 @@ impl TokenDirectory {
     /// Begins a new life of the token. The step that counts is the one that writes the state: before
     /// it the old objects are there, after it none are.
     pub fn begin_generation(&self, lock: &ExclusiveLock, state: &TokenState) -> Result<(), Refusal> {
-        let objects = self.objects(state.generation);
+        let objects = self.objects(state.identity.generation);
         create_directory(&objects)?;
         make_durable(&self.path)?;
         self.write_state(lock, state)?;
@@ -272,7 +278,7 @@ impl TokenDirectory {
     ) -> Result<Option<(KeyFile, Option<FileStamp>)>, StoreError> {
         let path = self.key_file(generation, file);
         let stamp = match fs::metadata(&path) {
-            Ok(metadata) => is_settled(&metadata).then(|| stamp_of(&metadata)),
+            Ok(metadata) => FileStamp::of_settled(&metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(&path, "read")(error)),
         };

@@ -2,6 +2,11 @@
 //!
 //! Both are an eight-byte magic, the SHA-256 of the body, and the body in CBOR. The digest is there
 //! to tell a damaged file from a sound one; it protects against nobody who can write the directory.
+//!
+//! Against those, as far as a PIN reaches: private objects are sealed whole, each for its place, under
+//! the token key; the token key is sealed under each PIN for this token in this life. What has to work
+//! before anybody logged in is in the clear and not authenticated: label, serial number, counters of
+//! wrong PINs, public objects. And nothing here can tell an old copy of a file from the newest one.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +18,10 @@ use crate::attribute::AttributeValue;
 use crate::object::{Object, ObjectClass, SecretValue};
 use crate::pin::{PinRecord, Role, Sealed, SealingKey};
 use crate::refusal::Refusal;
+use crate::store::KeyFileId;
 
-const STATE_MAGIC: &[u8; 8] = b"HSMSIMT1";
-const KEY_FILE_MAGIC: &[u8; 8] = b"HSMSIMK1";
+const STATE_MAGIC: &[u8; 8] = b"HSMSIMT2";
+const KEY_FILE_MAGIC: &[u8; 8] = b"HSMSIMK2";
 const DIGEST_LEN: usize = 32;
 
 pub const LABEL_LEN: usize = 32;
@@ -27,9 +33,9 @@ pub const SERIAL_LEN: usize = 16;
 #[cbor(transparent)]
 pub struct Generation(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 8]);
 
-/// Everything about a token except its objects.
+/// What distinguishes a token, and one life of it, from every other.
 #[derive(Debug, Clone, Encode, Decode)]
-pub struct TokenState {
+pub struct TokenIdentity {
     #[cbor(n(0), with = "minicbor::bytes")]
     pub label: [u8; LABEL_LEN],
     /// Sixteen hexadecimal digits, as `CK_TOKEN_INFO` has them.
@@ -39,9 +45,24 @@ pub struct TokenState {
     pub personality: String,
     #[n(3)]
     pub generation: Generation,
-    #[n(4)]
+}
+
+impl TokenIdentity {
+    /// What a PIN is authenticated with. One that was moved here from another token or from an earlier
+    /// life of this one does not open, nor does one under a changed label.
+    pub fn pin_context(&self, role: Role) -> Result<Vec<u8>, Refusal> {
+        minicbor::to_vec((role.name(), self)).map_err(|_| Refusal::GeneralError)
+    }
+}
+
+/// Everything about a token except its objects.
+#[derive(Debug, Clone, Encode, Decode)]
+pub struct TokenState {
+    #[n(0)]
+    pub identity: TokenIdentity,
+    #[n(1)]
     pub security_officer: PinRecord,
-    #[n(5)]
+    #[n(2)]
     pub user: Option<PinRecord>,
 }
 
@@ -99,20 +120,44 @@ pub struct StoredObject {
     #[n(0)]
     pub part: Part,
     #[n(1)]
-    attributes: BTreeMap<u64, AttributeValue>,
-    #[n(2)]
-    value: StoredValue,
+    content: StoredContent,
 }
 
 #[derive(Encode, Decode)]
-enum StoredValue {
-    #[n(0)]
-    Absent,
+enum StoredContent {
     /// Anybody may read it through the API without a PIN; see `Object::require_consistent`.
+    #[n(0)]
+    Public(#[n(0)] ObjectContent),
+    /// An `ObjectContent` in CBOR, sealed for its file and part.
     #[n(1)]
-    Public(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    #[n(2)]
-    Sealed(#[n(0)] Sealed),
+    Private(#[n(0)] Sealed),
+}
+
+#[derive(Encode, Decode)]
+struct ObjectContent {
+    #[n(0)]
+    attributes: BTreeMap<u64, AttributeValue>,
+    #[n(1)]
+    value: Option<StoredValue>,
+}
+
+/// Wiped when dropped.
+struct StoredValue(Zeroizing<Vec<u8>>);
+
+impl<C> Encode<C> for StoredValue {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for StoredValue {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Ok(Self(Zeroizing::new(decoder.bytes()?.to_vec())))
+    }
 }
 
 impl KeyFile {
@@ -126,49 +171,69 @@ impl KeyFile {
 }
 
 impl StoredObject {
-    /// Seals the value of a private object. `token_key` is needed only then.
-    pub fn seal(object: &Object, part: Part, token_key: Option<&SealingKey>) -> Result<Self, Refusal> {
-        let attributes = object.attributes.clone();
-        let value = match &object.value {
-            None => StoredValue::Absent,
-            Some(value) if object.is_private() => {
-                let token_key = token_key.ok_or(Refusal::UserNotLoggedIn)?;
-                let context = value_context(part, &attributes)?;
-                StoredValue::Sealed(token_key.seal(&context, value.bytes())?)
-            }
-            Some(value) => StoredValue::Public(value.bytes().to_vec()),
+    /// Seals a private object for one place. `token_key` is needed only then.
+    pub fn seal(
+        object: &Object,
+        file: KeyFileId,
+        part: Part,
+        token_key: Option<&SealingKey>,
+    ) -> Result<Self, Refusal> {
+        let value = object.value.as_ref().map(|value| StoredValue(Zeroizing::new(value.bytes().to_vec())));
+        let content = ObjectContent { attributes: object.attributes.clone(), value };
+        let content = if object.is_private() {
+            let token_key = token_key.ok_or(Refusal::UserNotLoggedIn)?;
+            StoredContent::Private(token_key.seal(&place(file, part), &content.to_bytes()?)?)
+        } else {
+            StoredContent::Public(content)
         };
-        Ok(Self { part, attributes, value })
+        Ok(Self { part, content })
     }
 
-    /// The object as it was sealed; `Ok(None)` when its value is sealed and there is no key.
+    /// The object as it was sealed; `Ok(None)` when it is sealed and there is no key.
     ///
     /// # Errors
-    /// `DeviceError`: the value does not open, or the attributes are not those it was sealed with.
-    pub fn open(self, token_key: Option<&SealingKey>) -> Result<Option<Object>, Refusal> {
-        let class = match self.attributes.get(&cryptoki_sys::CKA_CLASS) {
+    /// `DeviceError`: it does not open, because it was changed, is from another token, or was sealed
+    /// for another place.
+    pub fn open(self, file: KeyFileId, token_key: Option<&SealingKey>) -> Result<Option<Object>, Refusal> {
+        let was_sealed = matches!(self.content, StoredContent::Private(_));
+        let ObjectContent { attributes, value } = match self.content {
+            StoredContent::Public(content) => content,
+            StoredContent::Private(sealed) => {
+                let Some(token_key) = token_key else { return Ok(None) };
+                let bytes = token_key.open(&place(file, self.part), &sealed).ok_or(Refusal::DeviceError)?;
+                minicbor::decode(&bytes).map_err(|_| Refusal::DeviceError)?
+            }
+        };
+        let class = match attributes.get(&cryptoki_sys::CKA_CLASS) {
             Some(AttributeValue::Number(code)) => ObjectClass::from_code(*code),
             _ => None,
         };
         let class = class.ok_or(Refusal::DeviceError)?;
-        let value = match self.value {
-            StoredValue::Absent => None,
-            StoredValue::Public(bytes) => Some(SecretValue::new(Zeroizing::new(bytes))),
-            StoredValue::Sealed(sealed) => {
-                let Some(token_key) = token_key else { return Ok(None) };
-                let context = value_context(self.part, &self.attributes)?;
-                let bytes = token_key.open(&context, &sealed).ok_or(Refusal::DeviceError)?;
-                Some(SecretValue::new(bytes))
-            }
-        };
-        Ok(Some(Object { class, attributes: self.attributes, value }))
+        let value = value.map(|value| SecretValue::new(value.0));
+        let object = Object { class, attributes, value };
+        // One that says it is private and was not sealed was put there by somebody without a PIN.
+        if object.is_private() == was_sealed { Ok(Some(object)) } else { Err(Refusal::DeviceError) }
     }
 }
 
-// The attributes are authenticated with the value: somebody who edits the file cannot make a
-// sensitive key readable, or give a signing key another use.
-fn value_context(part: Part, attributes: &BTreeMap<u64, AttributeValue>) -> Result<Vec<u8>, Refusal> {
-    minicbor::to_vec((part, attributes)).map_err(|_| Refusal::GeneralError)
+impl ObjectContent {
+    /// In one allocation that is large enough, so that no half of a value is left behind by a growing one.
+    fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+        // Enough for the heads of an array and a byte string.
+        const HEADS_LEN: usize = 16;
+        let attributes = minicbor::to_vec(&self.attributes).map_err(|_| Refusal::GeneralError)?;
+        let value_len = self.value.as_ref().map_or(0, |value| value.0.len());
+        let mut bytes = Zeroizing::new(Vec::with_capacity(HEADS_LEN + attributes.len() + value_len));
+        minicbor::encode(self, &mut *bytes).map_err(|_| Refusal::GeneralError)?;
+        Ok(bytes)
+    }
+}
+
+// A sealed object opens in its own place only: a copy under another name is not a second key.
+fn place(file: KeyFileId, part: Part) -> [u8; 17] {
+    let mut place = [part.0; 17];
+    place[..16].copy_from_slice(&file.0);
+    place
 }
 
 fn frame(magic: &[u8; 8], content: &impl Encode<()>) -> Result<Vec<u8>, Refusal> {
@@ -191,19 +256,21 @@ mod tests {
     use cryptoki_sys as ck;
     use zeroize::Zeroizing;
 
-    use super::{KeyFile, Part, StoredObject, StoredValue};
+    use super::{KeyFile, ObjectContent, Part, StoredContent, StoredObject};
     use crate::attribute::AttributeValue;
     use crate::object::{AttributeMap, Object, ObjectClass, SecretValue};
     use crate::pin::SealingKey;
     use crate::refusal::Refusal;
+    use crate::store::KeyFileId;
 
+    const FILE: KeyFileId = KeyFileId([1; 16]);
     const PART: Part = Part(0);
 
-    fn private_key() -> Object {
+    fn key(is_private: bool) -> Object {
         let attributes = AttributeMap::from([
             (ck::CKA_CLASS, AttributeValue::Number(ck::CKO_SECRET_KEY)),
-            (ck::CKA_PRIVATE, AttributeValue::Flag(true)),
-            (ck::CKA_SENSITIVE, AttributeValue::Flag(true)),
+            (ck::CKA_PRIVATE, AttributeValue::Flag(is_private)),
+            (ck::CKA_LABEL, AttributeValue::Bytes(b"the label".to_vec())),
         ]);
         let value = Some(SecretValue::new(Zeroizing::new(b"secret".to_vec())));
         Object { class: ObjectClass::SecretKey, attributes, value }
@@ -213,58 +280,73 @@ mod tests {
         SealingKey::generate().expect("the system has randomness")
     }
 
+    fn sealed(token_key: &SealingKey) -> StoredObject {
+        StoredObject::seal(&key(true), FILE, PART, Some(token_key)).expect("sealed")
+    }
+
     #[test]
-    fn a_private_value_is_not_written_without_the_token_key() {
-        let attempt = StoredObject::seal(&private_key(), PART, None);
+    fn a_private_object_is_not_written_without_the_token_key() {
+        let attempt = StoredObject::seal(&key(true), FILE, PART, None);
         assert_eq!(attempt.err(), Some(Refusal::UserNotLoggedIn));
     }
 
     #[test]
-    fn a_private_value_stays_closed_without_the_token_key() {
-        let key = token_key();
-        let stored = StoredObject::seal(&private_key(), PART, Some(&key)).expect("sealed");
-        assert!(stored.open(None).expect("not an error").is_none());
+    fn a_private_object_stays_closed_without_the_token_key() {
+        assert!(sealed(&token_key()).open(FILE, None).expect("not an error").is_none());
     }
 
     #[test]
-    fn another_token_key_does_not_open_the_value() {
-        let stored = StoredObject::seal(&private_key(), PART, Some(&token_key())).expect("sealed");
-        assert_eq!(stored.open(Some(&token_key())).err(), Some(Refusal::DeviceError));
+    fn another_token_key_does_not_open_the_object() {
+        assert_eq!(sealed(&token_key()).open(FILE, Some(&token_key())).err(), Some(Refusal::DeviceError));
     }
 
     #[test]
-    fn an_attribute_that_was_edited_on_disk_keeps_the_value_closed() {
+    fn an_object_that_was_moved_to_another_place_stays_closed() {
         let key = token_key();
-        let mut stored = StoredObject::seal(&private_key(), PART, Some(&key)).expect("sealed");
-        stored.attributes.insert(ck::CKA_SENSITIVE, AttributeValue::Flag(false));
-        assert_eq!(stored.open(Some(&key)).err(), Some(Refusal::DeviceError));
+        let elsewhere = sealed(&key).open(KeyFileId([2; 16]), Some(&key));
+        assert_eq!(elsewhere.err(), Some(Refusal::DeviceError));
+        let mut moved = sealed(&key);
+        moved.part = Part(1);
+        assert_eq!(moved.open(FILE, Some(&key)).err(), Some(Refusal::DeviceError));
     }
 
     #[test]
-    fn a_value_that_was_moved_to_another_part_stays_closed() {
-        let key = token_key();
-        let mut stored = StoredObject::seal(&private_key(), PART, Some(&key)).expect("sealed");
-        stored.part = Part(1);
-        assert_eq!(stored.open(Some(&key)).err(), Some(Refusal::DeviceError));
+    fn a_private_object_that_was_never_sealed_is_refused() {
+        let planted = ObjectContent { attributes: key(true).attributes, value: None };
+        let stored = StoredObject { part: PART, content: StoredContent::Public(planted) };
+        assert_eq!(stored.open(FILE, Some(&token_key())).err(), Some(Refusal::DeviceError));
+    }
+
+    #[test]
+    fn nothing_of_a_private_object_is_in_the_clear() {
+        let token_key = token_key();
+        let private = KeyFile { parts: vec![sealed(&token_key)] }.to_bytes().expect("encoded");
+        let public = StoredObject::seal(&key(false), FILE, PART, None).expect("needs no key");
+        let public = KeyFile { parts: vec![public] }.to_bytes().expect("encoded");
+        for text in [&b"secret"[..], b"the label"] {
+            let shows = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+            assert!(shows(&public) && !shows(&private));
+        }
     }
 
     #[test]
     fn a_key_file_comes_back_as_it_was_written() {
-        let key = token_key();
-        let parts = vec![StoredObject::seal(&private_key(), PART, Some(&key)).expect("sealed")];
-        let bytes = KeyFile { parts }.to_bytes().expect("encoded");
-        let mut parts = KeyFile::from_bytes(&bytes).expect("sound").parts;
-        let stored = parts.pop().expect("one part");
-        assert!(matches!(stored.value, StoredValue::Sealed(_)));
-        let object = stored.open(Some(&key)).expect("opens").expect("is there");
-        assert_eq!(object.attributes, private_key().attributes);
-        assert_eq!(object.secret(), Ok(&b"secret"[..]));
+        let token_key = token_key();
+        for is_private in [true, false] {
+            let object = key(is_private);
+            let stored = StoredObject::seal(&object, FILE, PART, Some(&token_key)).expect("sealed");
+            let bytes = KeyFile { parts: vec![stored] }.to_bytes().expect("encoded");
+            let mut parts = KeyFile::from_bytes(&bytes).expect("sound").parts;
+            let stored = parts.pop().expect("one part");
+            let opened = stored.open(FILE, Some(&token_key)).expect("opens").expect("is there");
+            assert_eq!(opened.attributes, object.attributes);
+            assert_eq!(opened.secret(), Ok(&b"secret"[..]));
+        }
     }
 
     #[test]
     fn every_changed_byte_and_every_cut_is_noticed() {
-        let parts = vec![StoredObject::seal(&private_key(), PART, Some(&token_key())).expect("sealed")];
-        let sound = KeyFile { parts }.to_bytes().expect("encoded");
+        let sound = KeyFile { parts: vec![sealed(&token_key())] }.to_bytes().expect("encoded");
         for position in 0..sound.len() {
             let mut damaged = sound.clone();
             damaged[position] ^= 1;

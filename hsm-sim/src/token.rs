@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock};
 
 use cryptoki_sys as ck;
 
+use crate::fault;
 use crate::object_table::ObjectTable;
 use crate::personality::Personality;
 use crate::pin::{NewPin, PinRecord, Role, SealingKey};
@@ -16,7 +17,7 @@ use crate::random;
 use crate::refusal::Refusal;
 use crate::session::{Access, SessionHandle};
 use crate::store::{ExclusiveLock, HsmDirectory, SlotId, TokenDirectory, base16};
-use crate::stored::{Generation, LABEL_LEN, TokenState};
+use crate::stored::{Generation, LABEL_LEN, TokenIdentity, TokenState};
 
 #[derive(Debug)]
 pub struct Token {
@@ -95,7 +96,7 @@ impl Token {
         let lock = self.directory.lock_exclusive()?;
         let mut state = self.state()?;
         self.attempt(&lock, &mut state, Role::SecurityOfficer, pin)?;
-        let state = new_state(label, state.serial, self.personality, &NewPin::new(pin)?)?;
+        let state = new_state(label, state.identity.serial, self.personality, &NewPin::new(pin)?)?;
         self.directory.begin_generation(&lock, &state)?;
         live.objects = ObjectTable::default();
         Ok(())
@@ -114,9 +115,18 @@ impl Token {
         })
     }
 
-    pub fn open_session(&self, session: SessionHandle, access: Access) -> Result<(), Refusal> {
+    /// `count_max` is the most sessions that the token has in one process, if there is a limit.
+    pub fn open_session(
+        &self,
+        session: SessionHandle,
+        access: Access,
+        count_max: Option<usize>,
+    ) -> Result<(), Refusal> {
         self.state()?;
         let mut live = self.live.write()?;
+        if count_max.is_some_and(|count_max| live.sessions.len() >= count_max) {
+            return Err(Refusal::SessionCount);
+        }
         if access == Access::ReadOnly && live.role() == Some(Role::SecurityOfficer) {
             return Err(Refusal::SessionReadWriteSoExists);
         }
@@ -171,7 +181,7 @@ impl Token {
         let lock = self.directory.lock_exclusive()?;
         let mut state = self.state()?;
         let token_key = Arc::new(self.attempt(&lock, &mut state, role, pin)?);
-        live.login = Some(Login { role, token_key, generation: state.generation });
+        live.login = Some(Login { role, token_key, generation: state.identity.generation });
         // What was read so far was read without the key.
         live.objects.forget_read();
         Ok(())
@@ -193,7 +203,8 @@ impl Token {
         let login = login.ok_or(Refusal::UserNotLoggedIn)?;
         let lock = self.directory.lock_exclusive()?;
         let mut state = self.state_of(login)?;
-        state.set_pin(Role::User, PinRecord::new(Role::User, pin, &login.token_key)?);
+        let context = state.identity.pin_context(Role::User)?;
+        state.set_pin(Role::User, PinRecord::new(&context, pin, &login.token_key)?);
         self.directory.write_state(&lock, &state)
     }
 
@@ -210,7 +221,8 @@ impl Token {
             None => self.state()?,
         };
         let token_key = self.attempt(&lock, &mut state, role, old)?;
-        state.set_pin(role, PinRecord::new(role, new, &token_key)?);
+        let context = state.identity.pin_context(role)?;
+        state.set_pin(role, PinRecord::new(&context, new, &token_key)?);
         self.directory.write_state(&lock, &state)
     }
 
@@ -224,11 +236,11 @@ impl Token {
         pin: &[u8],
     ) -> Result<SealingKey, Refusal> {
         let record = state.pin(role)?;
-        if record.is_locked() {
+        if record.is_locked() || fault::token_script(self.slot).locks_pin_of(role) {
             return Err(Refusal::PinLocked);
         }
         let failures = record.failures;
-        let opened = record.open(role, pin)?;
+        let opened = record.open(&state.identity.pin_context(role)?, pin)?;
         let failures_now = if opened.is_some() { 0 } else { failures + 1 };
         if failures_now != failures {
             state.set_failures(role, failures_now);
@@ -240,7 +252,7 @@ impl Token {
     /// Always read from disk: another process may have changed a PIN a moment ago.
     pub(crate) fn state(&self) -> Result<TokenState, Refusal> {
         let state = self.directory.read_state()?;
-        if state.personality != self.personality.name {
+        if state.identity.personality != self.personality.name {
             return Err(Refusal::TokenNotRecognized);
         }
         Ok(state)
@@ -249,7 +261,7 @@ impl Token {
     /// The same, for somebody who logged in to this life of the token and not to an earlier one.
     pub(crate) fn state_of(&self, login: &Login) -> Result<TokenState, Refusal> {
         let state = self.state()?;
-        if state.generation == login.generation { Ok(state) } else { Err(Refusal::DeviceRemoved) }
+        if state.identity.generation == login.generation { Ok(state) } else { Err(Refusal::DeviceRemoved) }
     }
 }
 
@@ -260,12 +272,13 @@ fn new_state(
     pin: &NewPin<'_>,
 ) -> Result<TokenState, Refusal> {
     let token_key = SealingKey::generate()?;
-    Ok(TokenState {
+    let identity = TokenIdentity {
         label,
         serial,
         personality: personality.name.to_owned(),
         generation: Generation(random::bytes()?),
-        security_officer: PinRecord::new(Role::SecurityOfficer, pin, &token_key)?,
-        user: None,
-    })
+    };
+    let context = identity.pin_context(Role::SecurityOfficer)?;
+    let security_officer = PinRecord::new(&context, pin, &token_key)?;
+    Ok(TokenState { identity, security_officer, user: None })
 }

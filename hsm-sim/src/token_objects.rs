@@ -62,23 +62,24 @@ impl Token {
         objects: &[Object],
         login: Option<&Login>,
     ) -> Result<Option<(Generation, KeyFileId)>, Refusal> {
+        if !objects.iter().any(Object::is_token_object) {
+            return Ok(None);
+        }
         let token_key = login.map(|login| &*login.token_key);
+        let file = KeyFileId::random()?;
         let stored = parts()
             .zip(objects)
             .filter(|(_, object)| object.is_token_object())
-            .map(|(part, object)| StoredObject::seal(object, part, token_key))
+            .map(|(part, object)| StoredObject::seal(object, file, part, token_key))
             .collect::<Result<Vec<_>, _>>()?;
-        if stored.is_empty() {
-            return Ok(None);
-        }
         let lock = self.directory.lock_shared()?;
         let state = match login {
             Some(login) => self.state_of(login)?,
             None => self.state()?,
         };
-        let file = KeyFileId::random()?;
-        self.directory.add_key_file(&lock, state.generation, file, &KeyFile { parts: stored })?;
-        Ok(Some((state.generation, file)))
+        let generation = state.identity.generation;
+        self.directory.add_key_file(&lock, generation, file, &KeyFile { parts: stored })?;
+        Ok(Some((generation, file)))
     }
 
     /// The object behind a handle, as it is on disk now.
@@ -187,11 +188,11 @@ impl Token {
         let (mut edited, mut kept): (Vec<_>, Vec<_>) =
             content.parts.into_iter().partition(|stored| stored.part == part);
         let stored = edited.pop().ok_or(Refusal::ObjectHandleInvalid)?;
-        let object = stored.open(token_key)?.ok_or(Refusal::ObjectHandleInvalid)?;
+        let object = stored.open(file, token_key)?.ok_or(Refusal::ObjectHandleInvalid)?;
         require_write(access, login.is_some(), &object)?;
         let changed = edit(&object)?;
         if let Some(changed) = &changed {
-            kept.push(StoredObject::seal(changed, part, token_key)?);
+            kept.push(StoredObject::seal(changed, file, part, token_key)?);
         }
         if kept.is_empty() {
             self.directory.remove_key_file(&lock, generation, file)?;
@@ -210,8 +211,8 @@ impl Token {
         login: Option<&Login>,
     ) -> Result<Vec<(Generation, KeyFileId, Arc<ReadKeyFile>)>, Refusal> {
         let generation = match login {
-            Some(login) => self.state_of(login)?.generation,
-            None => self.state()?.generation,
+            Some(login) => self.state_of(login)?.identity.generation,
+            None => self.state()?.identity.generation,
         };
         let mut all = Vec::new();
         for file in self.directory.key_files(generation)? {
@@ -250,7 +251,7 @@ impl Token {
         let mut objects = Vec::new();
         for stored in content.parts {
             let part = stored.part;
-            objects.extend(stored.open(token_key)?.map(|object| (part, Arc::new(object))));
+            objects.extend(stored.open(file, token_key)?.map(|object| (part, Arc::new(object))));
         }
         Ok(Some(Arc::new(ReadKeyFile { stamp, objects })))
     }

@@ -1,4 +1,4 @@
-//! The function list: which function of ours stands for which of the standard.
+//! Which function of ours stands for which of the standard. Clients get them through `gate`.
 
 use cryptoki_sys as ck;
 

@@ -3,7 +3,7 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, function_list, pointer};
+use crate::ffi::{entry, gate, pointer};
 use crate::module::Module;
 use crate::refusal::Refusal;
 
@@ -48,27 +48,29 @@ pub unsafe extern "C" fn finalize(reserved: *mut std::ffi::c_void) -> ck::CK_RV 
 
 pub unsafe extern "C" fn get_info(info: *mut ck::CK_INFO) -> ck::CK_RV {
     entry(|| {
-        let module = Module::current()?;
-        let value = ck::CK_INFO {
-            cryptokiVersion: CRYPTOKI_VERSION,
-            manufacturerID: padded(module.personality.manufacturer),
-            flags: 0,
-            libraryDescription: padded("simulated HSM, not for real keys"),
-            libraryVersion: OWN_VERSION,
-        };
         // SAFETY: the standard demands a place for the structure; NULL is refused.
-        unsafe { pointer::write(info, value) }
+        unsafe { pointer::write(info, self::info(CRYPTOKI_VERSION)?) }
     })
 }
 
-/// The only symbol that the module exports.
+pub fn info(version: ck::CK_VERSION) -> Result<ck::CK_INFO, Refusal> {
+    Ok(ck::CK_INFO {
+        cryptokiVersion: version,
+        manufacturerID: padded(Module::current()?.personality.manufacturer),
+        flags: 0,
+        libraryDescription: padded("simulated HSM, not for real keys"),
+        libraryVersion: OWN_VERSION,
+    })
+}
+
+/// The list of version 2.40, whatever else the module has.
 ///
 /// # Safety
 /// Unless it is NULL, `list` points to a place for a pointer.
 #[unsafe(export_name = "C_GetFunctionList")]
 pub unsafe extern "C" fn get_function_list(list: *mut *mut ck::CK_FUNCTION_LIST) -> ck::CK_RV {
     entry(|| {
-        let functions = (&raw const function_list::FUNCTION_LIST).cast_mut();
+        let functions = (&raw const gate::GATED_FUNCTION_LIST).cast_mut();
         // SAFETY: the standard demands a place for the pointer; NULL is refused. The list is constant:
         // the type has no `const` because the headers of the standard have none.
         unsafe { pointer::write(list, functions) }

@@ -1,13 +1,17 @@
 //! The C interface: one file per chapter of the standard.
 //!
-//! A function here checks pointers and lengths, turns them into what the safe modules take, and turns
+//! A client gets the functions of `gate`, which apply scripted faults and call those of the chapters.
+//!
+//! A function of a chapter checks pointers and lengths, turns them into what the safe modules take, and turns
 //! their answer into a return code. It decides nothing else. Every entry point goes through
 //! [`entry`], because a panic that reached C would abort the client.
 
 mod digest;
 mod encrypt;
 mod function_list;
+mod gate;
 mod general;
+mod interface;
 mod key;
 mod object;
 mod parameter;
@@ -17,6 +21,7 @@ mod session;
 mod sign;
 mod slot_token;
 mod unsupported;
+mod version3;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

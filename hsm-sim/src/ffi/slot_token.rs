@@ -3,6 +3,7 @@
 
 use cryptoki_sys as ck;
 
+use crate::fault::{self, TokenScript};
 use crate::ffi::general::{OWN_VERSION, padded};
 use crate::ffi::{entry, pointer, session};
 use crate::module::{Module, Slot};
@@ -13,14 +14,20 @@ use crate::store::SlotId;
 use crate::stored::LABEL_LEN;
 use crate::token::TokenSummary;
 
+/// The hardware version of a token that is under fault scripting: whoever looks can see it, and
+/// nothing by which clients find a token is different.
+const SCRIPTED_VERSION: ck::CK_VERSION = ck::CK_VERSION { major: 99, minor: 0 };
+
 pub unsafe extern "C" fn get_slot_list(
-    _only_with_token: ck::CK_BBOOL,
+    only_with_token: ck::CK_BBOOL,
     slots: *mut ck::CK_SLOT_ID,
     count: *mut ck::CK_ULONG,
 ) -> ck::CK_RV {
     entry(|| {
-        // There is a token in every slot, so both kinds of list are the same.
-        let known: Vec<_> = Module::current()?.slots()?.into_iter().map(|slot| slot.0).collect();
+        // There is a token in every slot, unless one is scripted to be away.
+        let is_listed = |slot: &SlotId| only_with_token == ck::CK_FALSE || fault::token_script(*slot).present;
+        let known = Module::current()?.slots()?.into_iter().filter(is_listed);
+        let known: Vec<_> = known.map(|slot| slot.0).collect();
         // SAFETY: the standard demands a count, and as many places unless `slots` is NULL.
         unsafe { pointer::list(&known, slots, count) }
     })
@@ -33,7 +40,7 @@ pub unsafe extern "C" fn get_slot_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_S
         let value = ck::CK_SLOT_INFO {
             slotDescription: padded(&format!("hsm-sim slot {slot}")),
             manufacturerID: padded(module.personality.manufacturer),
-            flags: ck::CKF_TOKEN_PRESENT,
+            flags: if fault::token_script(SlotId(slot)).present { ck::CKF_TOKEN_PRESENT } else { 0 },
             hardwareVersion: OWN_VERSION,
             firmwareVersion: OWN_VERSION,
         };
@@ -54,15 +61,21 @@ pub unsafe extern "C" fn get_token_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_
             Some(summary) => (summary.session_count, summary.read_write_session_count),
             None => (0, 0),
         };
+        let script = fault::token_script(SlotId(slot));
+        let session_count_max =
+            script.session_count_max.map_or(ck::CK_EFFECTIVELY_INFINITE, |max| max as u64);
+        let is_scripted = fault::is_scripted(SlotId(slot));
         let value = ck::CK_TOKEN_INFO {
-            label: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.label),
+            label: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.identity.label),
             manufacturerID: padded(module.personality.manufacturer),
             model: padded(module.personality.model),
-            serialNumber: summary.as_ref().map_or_else(|| padded(""), |summary| summary.state.serial),
-            flags: token_flags(summary.as_ref()),
-            ulMaxSessionCount: ck::CK_EFFECTIVELY_INFINITE,
+            serialNumber: summary
+                .as_ref()
+                .map_or_else(|| padded(""), |summary| summary.state.identity.serial),
+            flags: token_flags(summary.as_ref(), &script),
+            ulMaxSessionCount: session_count_max,
             ulSessionCount: session_count as ck::CK_ULONG,
-            ulMaxRwSessionCount: ck::CK_EFFECTIVELY_INFINITE,
+            ulMaxRwSessionCount: session_count_max,
             ulRwSessionCount: read_write_session_count as ck::CK_ULONG,
             ulMaxPinLen: PIN_LEN_MAX as ck::CK_ULONG,
             ulMinPinLen: PIN_LEN_MIN as ck::CK_ULONG,
@@ -70,7 +83,7 @@ pub unsafe extern "C" fn get_token_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_
             ulFreePublicMemory: ck::CK_UNAVAILABLE_INFORMATION,
             ulTotalPrivateMemory: ck::CK_UNAVAILABLE_INFORMATION,
             ulFreePrivateMemory: ck::CK_UNAVAILABLE_INFORMATION,
-            hardwareVersion: OWN_VERSION,
+            hardwareVersion: if is_scripted { SCRIPTED_VERSION } else { OWN_VERSION },
             firmwareVersion: OWN_VERSION,
             utcTime: padded(""),
         };
@@ -79,8 +92,10 @@ pub unsafe extern "C" fn get_token_info(slot: ck::CK_SLOT_ID, info: *mut ck::CK_
     })
 }
 
-fn token_flags(summary: Option<&TokenSummary>) -> ck::CK_FLAGS {
+fn token_flags(summary: Option<&TokenSummary>, script: &TokenScript) -> ck::CK_FLAGS {
     let mut flags = ck::CKF_RNG | ck::CKF_LOGIN_REQUIRED;
+    flags |= if script.user_pin_locked { ck::CKF_USER_PIN_LOCKED } else { 0 };
+    flags |= if script.so_pin_locked { ck::CKF_SO_PIN_LOCKED } else { 0 };
     if let Some(summary) = summary {
         flags |= ck::CKF_TOKEN_INITIALIZED;
         flags |= attempt_flags(

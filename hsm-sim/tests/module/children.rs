@@ -22,6 +22,12 @@ pub const OTHER_PIN: &str = "the other pin";
 pub enum Task {
     InitializeOnly,
     InitToken,
+    InitTokenAgain,
+    InitTokenForEver,
+    ChangeLabelOnce,
+    ChangeLabelForEver,
+    CreateOneKey,
+    DamageEverything,
     ChangeUserPin,
     ChangeUserPinForEver,
     CreateKeys,
@@ -31,9 +37,15 @@ pub enum Task {
     GuessThreeTimes,
 }
 
-const TASKS: [Task; 9] = [
+const TASKS: [Task; 15] = [
     Task::InitializeOnly,
     Task::InitToken,
+    Task::InitTokenAgain,
+    Task::InitTokenForEver,
+    Task::ChangeLabelOnce,
+    Task::ChangeLabelForEver,
+    Task::CreateOneKey,
+    Task::DamageEverything,
     Task::ChangeUserPin,
     Task::ChangeUserPinForEver,
     Task::CreateKeys,
@@ -42,6 +54,9 @@ const TASKS: [Task; 9] = [
     Task::FinalizeAndReturn,
     Task::GuessThreeTimes,
 ];
+
+/// Of different lengths, so that a mixture of two files would not be sound.
+pub const LABELS: [&[u8]; 2] = [b"short", b"a label that is a good deal longer than the other one"];
 
 pub const KEYS_PER_CHILD: u32 = 40;
 
@@ -115,6 +130,33 @@ fn a_second_process_does_its_task() {
     match task {
         Task::InitializeOnly => {}
         Task::InitToken => report(harness::init_token("from a child").id()),
+        Task::InitTokenAgain => {
+            module().init_token(slot, &pin(harness::SO_PIN), "from a child").expect("initialised");
+        }
+        Task::InitTokenForEver => loop {
+            for label in ["odd", "even"] {
+                module().init_token(slot, &pin(harness::SO_PIN), label).expect("initialised");
+            }
+            report("twice");
+        },
+        Task::ChangeLabelOnce => change_label(&log_in(slot), LABELS[1]),
+        Task::ChangeLabelForEver => {
+            let session = log_in(slot);
+            loop {
+                LABELS.iter().for_each(|label| change_label(&session, label));
+                report("twice");
+            }
+        }
+        Task::CreateOneKey => {
+            let template = [
+                Attribute::Token(true),
+                Attribute::ValueLen(32.into()),
+                Attribute::Label(LABELS[0].to_vec()),
+            ];
+            let made = log_in(slot).generate_key(&cryptoki::mechanism::Mechanism::AesKeyGen, &template);
+            made.expect("a key");
+        }
+        Task::DamageEverything => crate::damage::damage_everything(slot).into_iter().for_each(report),
         Task::ChangeUserPin => change_pin(slot, USER_PIN, OTHER_PIN),
         Task::ChangeUserPinForEver => loop {
             change_pin(slot, USER_PIN, OTHER_PIN);
@@ -137,6 +179,12 @@ fn a_second_process_does_its_task() {
             }
         }
     }
+}
+
+fn change_label(session: &cryptoki::session::Session, label: &[u8]) {
+    let keys = session.find_objects(&[]).expect("a search");
+    let [key] = keys[..] else { panic!("one key, not {}", keys.len()) };
+    session.update_attributes(key, &[Attribute::Label(label.to_vec())]).expect("changed");
 }
 
 fn change_pin(slot: Slot, old: &str, new: &str) {

@@ -216,7 +216,7 @@ fn ids_on(session: &Session) -> HashSet<String> {
     ids.collect()
 }
 
-fn key_files(slot: Slot) -> Vec<PathBuf> {
+pub fn key_files(slot: Slot) -> Vec<PathBuf> {
     let is_key = |path: &PathBuf| {
         let directory = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         directory.is_some_and(|name| name.starts_with("objects-"))

@@ -1,0 +1,214 @@
+//! Calls that encrypt, digest, sign, wrap and derive, and those that few modules have.
+#![expect(unsafe_code, reason = "the fuzzer calls C functions")]
+
+use std::ptr::null_mut;
+
+use cryptoki_sys as ck;
+
+use crate::calls::{Client, call};
+use crate::input::Input;
+use crate::memory::{Bytes, Mechanism, Room, Template};
+
+impl Client<'_> {
+    fn keep(&mut self, room: &Room<u8>, answer: ck::CK_RV) {
+        let bytes = room.check(answer);
+        if !bytes.is_empty() {
+            self.last_output = bytes.to_vec();
+        }
+    }
+
+    pub fn encrypt(&mut self, input: &mut Input<'_>) {
+        let (session, key) = (self.session(input), self.object(input));
+        let mut mechanism = match input.below(4) {
+            0 => self.mechanism(input),
+            1 => Mechanism::of(input, 0x8000_010F),
+            _ => Mechanism::of(input, ck::CKM_AES_GCM),
+        };
+        let mut data = self.data(input);
+        let mut room = Room::<u8>::draw(input);
+        let (from, from_len) = (data.pointer(), data.len());
+        let (to, to_len) = (room.pointer(), room.count_pointer());
+        let answer = match input.below(12) {
+            0..=2 => call!(self.C_EncryptInit(session, mechanism.pointer(), key)),
+            3..=5 => call!(self.C_DecryptInit(session, mechanism.pointer(), key)),
+            6 => call!(self.C_Encrypt(session, from, from_len, to, to_len)),
+            7 => call!(self.C_Decrypt(session, from, from_len, to, to_len)),
+            8 => call!(self.C_EncryptUpdate(session, from, from_len, to, to_len)),
+            9 => call!(self.C_DecryptUpdate(session, from, from_len, to, to_len)),
+            10 => call!(self.C_EncryptFinal(session, to, to_len)),
+            _ => call!(self.C_DecryptFinal(session, to, to_len)),
+        };
+        self.keep(&room, answer);
+    }
+
+    /// What was encrypted comes back, in one piece or in parts, if the key can do both.
+    pub fn encrypt_and_decrypt(&mut self, input: &mut Input<'_>) {
+        let (session, key) = (self.session(input), self.object(input));
+        let code = input.pick(&[ck::CKM_AES_GCM, 0x8000_010F]);
+        let mut mechanism = Mechanism::of(input, code);
+        let (mut data, mut sealed, mut opened) = (input.bytes(), vec![0; 700], vec![0; 700]);
+        let (from, from_len) = (data.as_mut_ptr(), data.len() as ck::CK_ULONG);
+        let (mut sealed_len, mut opened_len) = (700, 700);
+        let (middle, to) = (sealed.as_mut_ptr(), opened.as_mut_ptr());
+        // Only if none of them was running before, with another key or another IV.
+        if call!(self.C_EncryptInit(session, mechanism.pointer(), key)) != ck::CKR_OK {
+            return;
+        }
+        if call!(self.C_Encrypt(session, from, from_len, middle, &raw mut sealed_len)) != ck::CKR_OK {
+            return;
+        }
+        if call!(self.C_DecryptInit(session, mechanism.pointer(), key)) != ck::CKR_OK {
+            return;
+        }
+        let answer = if input.rarely(2) {
+            call!(self.C_DecryptUpdate(session, middle, sealed_len, to, &raw mut opened_len));
+            opened_len = 700;
+            call!(self.C_DecryptFinal(session, to, &raw mut opened_len))
+        } else {
+            call!(self.C_Decrypt(session, middle, sealed_len, to, &raw mut opened_len))
+        };
+        let is_same = usize::try_from(opened_len).is_ok_and(|len| opened.get(..len) == Some(&data[..]));
+        assert!(answer == ck::CKR_OK && is_same, "a message does not come back: {answer:#x}");
+    }
+
+    pub fn digest(&mut self, input: &mut Input<'_>) {
+        let session = self.session(input);
+        let mut mechanism = match input.below(3) {
+            0 => self.mechanism(input),
+            _ => Mechanism::of(input, ck::CKM_SHA256),
+        };
+        let mut data = self.data(input);
+        let mut room = Room::<u8>::draw(input);
+        let (from, from_len) = (data.pointer(), data.len());
+        let (to, to_len) = (room.pointer(), room.count_pointer());
+        let answer = match input.below(6) {
+            0..=1 => call!(self.C_DigestInit(session, mechanism.pointer())),
+            2 => call!(self.C_Digest(session, from, from_len, to, to_len)),
+            3 => call!(self.C_DigestUpdate(session, from, from_len)),
+            4 => call!(self.C_DigestFinal(session, to, to_len)),
+            _ => {
+                let key = self.object(input);
+                call!(self.C_DigestKey(session, key))
+            }
+        };
+        self.keep(&room, answer);
+    }
+
+    pub fn sign(&mut self, input: &mut Input<'_>) {
+        let (session, key) = (self.session(input), self.object(input));
+        let signers = [ck::CKM_ECDSA, ck::CKM_ECDSA_SHA256, ck::CKM_SHA256_HMAC, 0x8000_8100, 0x8000_8104];
+        let code = if input.rarely(4) { input.pick(&self.mechanisms) } else { input.pick(&signers) };
+        let mut mechanism = Mechanism::of(input, code);
+        let mut data = Bytes::draw(input);
+        let mut signature = self.data(input);
+        let mut room = Room::<u8>::draw(input);
+        let (from, from_len) = (data.pointer(), data.len());
+        let (to, to_len) = (room.pointer(), room.count_pointer());
+        let (signed, signed_len) = (signature.pointer(), signature.len());
+        let answer = match input.below(12) {
+            0..=2 => call!(self.C_SignInit(session, mechanism.pointer(), key)),
+            3..=5 => call!(self.C_VerifyInit(session, mechanism.pointer(), key)),
+            6 => call!(self.C_Sign(session, from, from_len, to, to_len)),
+            7 => call!(self.C_Verify(session, from, from_len, signed, signed_len)),
+            8 => call!(self.C_SignUpdate(session, from, from_len)),
+            9 => call!(self.C_VerifyUpdate(session, from, from_len)),
+            10 => call!(self.C_SignFinal(session, to, to_len)),
+            _ => call!(self.C_VerifyFinal(session, signed, signed_len)),
+        };
+        self.keep(&room, answer);
+    }
+
+    /// A signature that is made and checked with the same mechanism, in the hope for the right keys.
+    pub fn sign_and_verify(&mut self, input: &mut Input<'_>) {
+        let (session, key, other) = (self.session(input), self.object(input), self.object(input));
+        let code = input.pick(&[ck::CKM_ECDSA, ck::CKM_ECDSA_SHA256, ck::CKM_SHA256_HMAC, 0x8000_8100]);
+        let mut mechanism = ck::CK_MECHANISM { mechanism: code, pParameter: null_mut(), ulParameterLen: 0 };
+        let (mut data, mut signature) = (vec![input.byte(); 32], vec![0; 200]);
+        let (from, from_len) = (data.as_mut_ptr(), data.len() as ck::CK_ULONG);
+        let mut len = signature.len() as ck::CK_ULONG;
+        let to = signature.as_mut_ptr();
+        call!(self.C_SignInit(session, &raw mut mechanism, key));
+        call!(self.C_VerifyInit(session, &raw mut mechanism, other));
+        if call!(self.C_Sign(session, from, from_len, to, &raw mut len)) != ck::CKR_OK {
+            return;
+        }
+        if input.rarely(2) {
+            call!(self.C_VerifyUpdate(session, from, from_len));
+            call!(self.C_VerifyFinal(session, to, len));
+        } else {
+            call!(self.C_Verify(session, from, from_len, to, len));
+        }
+    }
+
+    pub fn wrap_and_derive(&mut self, input: &mut Input<'_>) {
+        let (session, key, other) = (self.session(input), self.object(input), self.object(input));
+        let mut mechanism = self.mechanism(input);
+        let mut template = Template::draw(input);
+        let mut room = Room::<u8>::draw(input);
+        let mut wrapped = self.data(input);
+        let mut made = 0;
+        let answer = match input.below(3) {
+            0 => {
+                let (to, to_len) = (room.pointer(), room.count_pointer());
+                let answer = call!(self.C_WrapKey(session, mechanism.pointer(), key, other, to, to_len));
+                self.keep(&room, answer);
+                return;
+            }
+            1 => call!(self.C_UnwrapKey(
+                session,
+                mechanism.pointer(),
+                key,
+                wrapped.pointer(),
+                wrapped.len(),
+                template.pointer(),
+                template.count(),
+                &raw mut made,
+            )),
+            _ => call!(self.C_DeriveKey(
+                session,
+                mechanism.pointer(),
+                key,
+                template.pointer(),
+                template.count(),
+                &raw mut made,
+            )),
+        };
+        if answer == ck::CKR_OK {
+            self.objects.push(made);
+        }
+    }
+
+    /// Functions that few modules have.
+    pub fn rare(&mut self, input: &mut Input<'_>) {
+        let (session, key) = (self.session(input), self.object(input));
+        let mut mechanism = self.mechanism(input);
+        let mut data = self.data(input);
+        let mut room = Room::<u8>::draw(input);
+        let (from, from_len) = (data.pointer(), data.len());
+        let (to, to_len) = (room.pointer(), room.count_pointer());
+        let answer = match input.below(20) {
+            0 => call!(self.C_GetOperationState(session, to, to_len)),
+            1 => call!(self.C_SetOperationState(session, from, from_len, key, key)),
+            2 => call!(self.C_SignRecoverInit(session, mechanism.pointer(), key)),
+            3 => call!(self.C_SignRecover(session, from, from_len, to, to_len)),
+            4 => call!(self.C_VerifyRecoverInit(session, mechanism.pointer(), key)),
+            5 => call!(self.C_VerifyRecover(session, from, from_len, to, to_len)),
+            6 => call!(self.C_DigestEncryptUpdate(session, from, from_len, to, to_len)),
+            7 => call!(self.C_DecryptDigestUpdate(session, from, from_len, to, to_len)),
+            8 => call!(self.C_SignEncryptUpdate(session, from, from_len, to, to_len)),
+            9 => call!(self.C_DecryptVerifyUpdate(session, from, from_len, to, to_len)),
+            10 => call!(self.C_GetFunctionStatus(session)),
+            11 => call!(self.C_CancelFunction(session)),
+            // With the flag, because without it a module may wait for ever, and rightly so.
+            12 => call!(self.C_WaitForSlotEvent(ck::CKF_DONT_BLOCK, null_mut(), null_mut())),
+            13 => call!(self.C_MessageEncryptInit(session, mechanism.pointer(), key)),
+            14 => call!(self.C_MessageDecryptFinal(session)),
+            15 => call!(self.C_SignMessageBegin(session, null_mut(), 0)),
+            _ => {
+                let flags = input.number();
+                call!(self.C_SessionCancel(session, flags))
+            }
+        };
+        self.keep(&room, answer);
+    }
+}
