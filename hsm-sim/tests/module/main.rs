@@ -24,3 +24,4 @@ mod secret_keys;
 mod sm2;
 mod vendors;
 mod wrapping;
+mod wycheproof;
