@@ -109,27 +109,22 @@ pub fn require_point(curve: Curve, point: &[u8]) -> Result<(), Refusal> {
 /// Signs what the caller says is a digest: `r || s`, each as long as the field. As in hardware, two
 /// signatures over one digest differ.
 pub fn sign(curve: Curve, scalar: &[u8], digest: &[u8]) -> Result<Vec<u8>, Refusal> {
-    on_curve!(curve, sign(scalar, &padded(curve, digest)?))
+    require_some(digest)?;
+    on_curve!(curve, sign(scalar, digest))
 }
 
 pub fn verify(curve: Curve, point: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-    on_curve!(curve, verify(point, &padded(curve, digest)?, signature))
+    require_some(digest)?;
+    on_curve!(curve, verify(point, digest, signature))
+}
+
+fn require_some(digest: &[u8]) -> Result<(), Refusal> {
+    if digest.is_empty() { Err(Refusal::DataLenRange) } else { Ok(()) }
 }
 
 /// The agreed value: the first coordinate of the shared point.
 pub fn agree(curve: Curve, scalar: &[u8], point: &[u8]) -> Result<Bytes, Refusal> {
     on_curve!(curve, agree(scalar, point))
-}
-
-/// Zeros in front leave the number that a digest stands for as it is. The curve crates refuse digests
-/// of less than half the field, such as SHA-256 on P-521; the standard does not.
-fn padded(curve: Curve, digest: &[u8]) -> Result<Vec<u8>, Refusal> {
-    if digest.is_empty() {
-        return Err(Refusal::DataLenRange);
-    }
-    let mut padded = vec![0; curve.field_len().saturating_sub(digest.len())];
-    padded.extend_from_slice(digest);
-    Ok(padded)
 }
 
 /// `CKA_EC_POINT` is the DER of an OCTET STRING around the point.

@@ -22,10 +22,11 @@ trait Wrap: Send {
     fn wrap(&self, key: &[u8], place: &mut [u8]) -> Result<usize, Error>;
     fn unwrap(&self, wrapped: &[u8], place: &mut [u8]) -> Result<usize, Error>;
     fn accepts_key_len(len: usize) -> bool;
+    fn accepts_wrapped_len(len: usize) -> bool;
 }
 
 macro_rules! wraps {
-    ($Wrap:ident, $accepts_key_len:expr) => {
+    ($Wrap:ident, $accepts_key_len:expr, $wrapped_len_min:expr) => {
         impl<Cipher> Wrap for $Wrap<Cipher>
         where
             Cipher: Send
@@ -43,12 +44,20 @@ macro_rules! wraps {
             fn accepts_key_len(len: usize) -> bool {
                 $accepts_key_len(len)
             }
+
+            fn accepts_wrapped_len(len: usize) -> bool {
+                len >= $wrapped_len_min && len.is_multiple_of(SEMIBLOCK_LEN)
+            }
         }
     };
 }
 
-wraps!(AesKw, |len: usize| len >= KEY_LEN_MIN && len.is_multiple_of(SEMIBLOCK_LEN));
-wraps!(AesKwp, |len: usize| len > 0);
+wraps!(
+    AesKw,
+    |len: usize| len >= KEY_LEN_MIN && len.is_multiple_of(SEMIBLOCK_LEN),
+    KEY_LEN_MIN + SEMIBLOCK_LEN
+);
+wraps!(AesKwp, |len: usize| len > 0, 2 * SEMIBLOCK_LEN);
 
 impl<W: Wrap> WholeMessage for KeyWrap<W> {
     fn output_len(&self, input_len: usize) -> OutputLen {
@@ -65,7 +74,9 @@ impl<W: Wrap> WholeMessage for KeyWrap<W> {
         let done = match self.direction {
             Direction::Encrypt if !W::accepts_key_len(input.len()) => return Err(Refusal::DataLenRange),
             Direction::Encrypt => self.wrap.wrap(input, &mut place),
-            Direction::Decrypt if input.len() <= SEMIBLOCK_LEN => return Err(Refusal::EncryptedDataLenRange),
+            Direction::Decrypt if !W::accepts_wrapped_len(input.len()) => {
+                return Err(Refusal::EncryptedDataLenRange);
+            }
             Direction::Decrypt => self.wrap.unwrap(input, &mut place),
         };
         let len = done.map_err(|error| match (error, self.direction) {

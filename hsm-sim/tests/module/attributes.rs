@@ -124,6 +124,18 @@ fn protection_only_ever_grows() {
 }
 
 #[test]
+fn protection_that_comes_later_does_not_change_history() {
+    let session = user_session("later protection");
+    let open = [Attribute::ValueLen(32.into()), Attribute::Sensitive(false), Attribute::Extractable(true)];
+    let key = session.generate_key(&Mechanism::AesKeyGen, &open).expect("a key");
+    let protection = [Attribute::Sensitive(true), Attribute::Extractable(false)];
+    session.update_attributes(key, &protection).expect("more protection");
+    let asked = [AttributeType::AlwaysSensitive, AttributeType::NeverExtractable];
+    let told = session.get_attributes(key, &asked).expect("readable");
+    assert_eq!(told, [Attribute::AlwaysSensitive(false), Attribute::NeverExtractable(false)]);
+}
+
+#[test]
 fn a_change_is_made_whole_or_not_at_all() {
     let session = user_session("whole change");
     let key = known_key(&session, KeyType::AES, &[0; 16], &[]);

@@ -87,6 +87,7 @@ fn ecdsa_on_every_curve_agrees_with_openssl() {
         let public = [Attribute::Verify(true), Attribute::EcParams(parameters.to_vec())];
         let (public, private) =
             session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &uses).expect("a pair");
+        assert_eq!(refusal(session.sign(&Mechanism::Ecdsa, private, b"")), RvError::DataLenRange);
         let key_info = curve_key_info(parameters, &point(&session, public));
         let key = desk.file("key", &key_info);
         for (mechanism, digest) in [

@@ -27,3 +27,4 @@ mod secret_keys;
 mod sm2;
 mod vendors;
 mod wrapping;
+mod wycheproof;
