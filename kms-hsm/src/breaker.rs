@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 pub struct BreakerOptions {
     /// So many failures of the device in a row open it; at least 1.
     pub failures: u32,
-    /// How long it stays open before the next self-test.
+    /// How long it stays open before the first self-test. After each that fails it stays open for twice as long: a
+    /// device that was odd for a moment is back at once, and one that is broken is left in peace.
+    pub probe_first: Duration,
+    /// How long it stays open before a self-test at most.
     pub probe_interval: Duration,
 }
 
 impl Default for BreakerOptions {
     fn default() -> Self {
-        Self { failures: 5, probe_interval: Duration::from_secs(5) }
+        Self { failures: 5, probe_first: Duration::from_millis(250), probe_interval: Duration::from_secs(5) }
     }
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed { failures: u32 },
-    Open { probe_at: Instant },
+    Open { probe_at: Instant, wait: Duration },
 }
 
 impl Breaker {
@@ -42,7 +45,7 @@ impl Breaker {
     pub(crate) fn probe_at(&self) -> Option<Instant> {
         match self.state {
             State::Closed { .. } => None,
-            State::Open { probe_at } => Some(probe_at),
+            State::Open { probe_at, .. } => Some(probe_at),
         }
     }
 
@@ -58,7 +61,9 @@ impl Breaker {
     pub(crate) fn failed(&mut self, now: Instant) -> bool {
         match self.state {
             State::Open { .. } => false,
-            State::Closed { failures } if failures + 1 >= self.options.failures => self.open(now),
+            State::Closed { failures } if failures + 1 >= self.options.failures => {
+                self.open(now, self.options.probe_first)
+            }
             State::Closed { failures } => {
                 self.state = State::Closed { failures: failures + 1 };
                 false
@@ -75,16 +80,17 @@ impl Breaker {
             }
             // That the device does what it must says nothing about the failures that callers have met.
             (State::Closed { .. }, true) => false,
-            (State::Open { .. }, false) => {
-                self.open(now);
+            (State::Open { wait, .. }, false) => {
+                self.open(now, wait * 2);
                 false
             }
-            (State::Closed { .. }, false) => self.open(now),
+            (State::Closed { .. }, false) => self.open(now, self.options.probe_first),
         }
     }
 
-    fn open(&mut self, now: Instant) -> bool {
-        self.state = State::Open { probe_at: now + self.options.probe_interval };
+    fn open(&mut self, now: Instant, wait: Duration) -> bool {
+        let wait = wait.min(self.options.probe_interval);
+        self.state = State::Open { probe_at: now + wait, wait };
         true
     }
 }
@@ -93,10 +99,14 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const FIRST: Duration = Duration::from_secs(2);
     const INTERVAL: Duration = Duration::from_secs(5);
 
     fn breaker() -> (Breaker, Instant) {
-        (Breaker::new(BreakerOptions { failures: 3, probe_interval: INTERVAL }), Instant::now())
+        (
+            Breaker::new(BreakerOptions { failures: 3, probe_first: FIRST, probe_interval: INTERVAL }),
+            Instant::now(),
+        )
     }
 
     fn fail(breaker: &mut Breaker, now: Instant) {
@@ -112,7 +122,7 @@ mod tests {
         assert_eq!([breaker.failed(now), breaker.failed(now)], [false, false]);
         assert_eq!(breaker.probe_at(), None);
         assert!(breaker.failed(now));
-        assert_eq!(breaker.probe_at(), Some(now + INTERVAL));
+        assert_eq!(breaker.probe_at(), Some(now + FIRST));
     }
 
     #[test]
@@ -120,18 +130,23 @@ mod tests {
         let (mut breaker, now) = breaker();
         fail(&mut breaker, now);
         breaker.succeeded();
-        assert!(!breaker.failed(now + INTERVAL / 2));
-        assert_eq!(breaker.probe_at(), Some(now + INTERVAL));
+        assert!(!breaker.failed(now + FIRST / 2));
+        assert_eq!(breaker.probe_at(), Some(now + FIRST));
     }
 
     #[test]
     fn only_a_passed_self_test_closes_it() {
         let (mut breaker, now) = breaker();
         fail(&mut breaker, now);
-        assert!(!breaker.probed(false, now + INTERVAL), "it was open and stays so");
-        assert_eq!(breaker.probe_at(), Some(now + 2 * INTERVAL));
-        assert!(breaker.probed(true, now + 2 * INTERVAL));
+        for wait in [2 * FIRST, INTERVAL, INTERVAL] {
+            assert!(!breaker.probed(false, now), "it was open and stays so");
+            assert_eq!(breaker.probe_at(), Some(now + wait), "twice as long, up to the interval");
+        }
+        assert!(breaker.probed(true, now + INTERVAL));
         assert_eq!(breaker.probe_at(), None);
+        fail(&mut breaker, now);
+        assert_eq!(breaker.probe_at(), Some(now + FIRST), "the next time it begins anew");
+        assert!(breaker.probed(true, now + FIRST));
         assert!(!breaker.failed(now), "it counts from zero again");
     }
 

@@ -136,7 +136,7 @@ pub struct Hsm {
     /// So many failures of the device in a row, and calls are refused until its self-test has passed.
     #[serde(default = "five")]
     pub breaker_failures: u32,
-    /// How long they are refused before each self-test, in seconds.
+    /// How far apart the self-tests are at most, in seconds; the first ones come sooner.
     #[serde(default = "five_seconds")]
     pub breaker_probe_seconds: u64,
 }

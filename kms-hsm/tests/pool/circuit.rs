@@ -7,7 +7,10 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(600);
 
 fn breaking_options(probe_interval: Duration) -> PoolOptions {
-    PoolOptions { breaker: BreakerOptions { failures: 3, probe_interval }, ..options() }
+    PoolOptions {
+        breaker: BreakerOptions { failures: 3, probe_first: probe_interval, probe_interval },
+        ..options()
+    }
 }
 
 fn fail(pool: &Pool, times: usize) {

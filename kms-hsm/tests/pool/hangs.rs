@@ -112,6 +112,7 @@ fn a_hang_counts_against_the_device_as_a_failure_does() {
     let hsm = Hsm::new();
     let mut options = PoolOptions { stuck_threads_max: 4, ..hanging_options() };
     options.breaker.failures = 2;
+    options.breaker.probe_first = LONG;
     options.breaker.probe_interval = LONG;
     let pool = start(&hsm, options);
     hsm.set(Mood::Hangs);

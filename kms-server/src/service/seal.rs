@@ -170,6 +170,7 @@ impl Node {
             breaker: BreakerOptions {
                 failures: hsm.breaker_failures,
                 probe_interval: Duration::from_secs(hsm.breaker_probe_seconds),
+                ..BreakerOptions::default()
             },
             ..PoolOptions::default()
         };
