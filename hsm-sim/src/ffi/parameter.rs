@@ -116,9 +116,13 @@ unsafe fn gcm(parameter: &ck::CK_GCM_PARAMS) -> Result<GcmParameter, Refusal> {
     let nonce = unsafe { inner(parameter.pIv.cast_const(), parameter.ulIvLen) }?;
     // SAFETY: the caller's promise for the associated data.
     let aad = unsafe { inner(parameter.pAAD.cast_const(), parameter.ulAADLen) }?;
-    // Some clients leave ulIvBits zero; the standard says to go by ulIvLen.
-    let iv_bits_agree =
-        parameter.ulIvBits == 0 || Some(parameter.ulIvBits) == parameter.ulIvLen.checked_mul(8);
+    // Some clients leave ulIvBits zero; the standard says to go by ulIvLen. Without an IV, the bits say how long the
+    // one shall be that the token makes.
+    let iv_bits_agree = match (parameter.ulIvBits, parameter.ulIvLen) {
+        (0, _) => true,
+        (bits, 0) => bits == 8 * NONCE_LEN as ck::CK_ULONG,
+        (bits, len) => Some(bits) == len.checked_mul(8),
+    };
     if !iv_bits_agree || parameter.ulTagBits != 8 * TAG_LEN as ck::CK_ULONG {
         return Err(Refusal::MechanismParamInvalid);
     }
