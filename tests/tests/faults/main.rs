@@ -4,6 +4,7 @@ mod account;
 mod crash;
 mod interrupted;
 mod known_secrets;
+mod matrix;
 mod memory;
 mod metrics;
 mod own_process;

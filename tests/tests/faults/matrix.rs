@@ -1,0 +1,381 @@
+//! Every fault of the HSM against every operation, with traffic running: nothing wrong is answered, nothing that was
+//! acknowledged is lost, every refusal can be repeated, and the node needs no restart.
+
+use kms_proto::v1;
+use kms_tests::{Deployment, Options, Refused, Rpc, audit};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tonic::{Code, Request, Status};
+
+/// How long the faults of a row last.
+const FAULT_TIME: Duration = Duration::from_secs(5);
+/// How long a caller waits for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the service may take to recover before that counts as "needs a restart".
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// How many clients make traffic.
+const CLIENT_COUNT: usize = 3;
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Operation {
+    CreateResident,
+    CreateWrapped,
+    RotateResident,
+    DataKeyOfResident,
+    DataKeyOfWrapped,
+    EncryptWithResident,
+    DecryptWithResident,
+}
+
+impl Operation {
+    const ALL: [Operation; 7] = [
+        Operation::CreateResident,
+        Operation::CreateWrapped,
+        Operation::RotateResident,
+        Operation::DataKeyOfResident,
+        Operation::DataKeyOfWrapped,
+        Operation::EncryptWithResident,
+        Operation::DecryptWithResident,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Operation::CreateResident => "create res.",
+            Operation::CreateWrapped => "create wrap.",
+            Operation::RotateResident => "rotate res.",
+            Operation::DataKeyOfResident => "data key res.",
+            Operation::DataKeyOfWrapped => "data key wrap.",
+            Operation::EncryptWithResident => "encrypt res.",
+            Operation::DecryptWithResident => "decrypt res.",
+        }
+    }
+}
+
+/// A fault, as the control file of hsm-sim scripts it (docs/formats/hsm-sim-control.md).
+struct Fault {
+    name: &'static str,
+    control: &'static str,
+}
+
+const FAULTS: [Fault; 10] = [
+    Fault {
+        name: "20 ms latency",
+        control: "[[rule]]\nfunctions = [\"*\"]\naction = \"delay\"\ndelay_us = 20000\n",
+    },
+    Fault {
+        name: "exponential latency, mean 10 ms",
+        control: "[[rule]]\nfunctions = [\"*\"]\naction = \"delay\"\nmean_us = 10000\nmax_us = 500000\n",
+    },
+    Fault {
+        name: "1 % device errors",
+        control: "[[rule]]\nfunctions = [\"*\"]\nprobability = 0.01\naction = \"fail\"\nerror = \"CKR_DEVICE_ERROR\"\n",
+    },
+    Fault {
+        name: "every call fails",
+        control: "[[rule]]\nfunctions = [\"*\"]\naction = \"fail\"\nerror = \"CKR_GENERAL_ERROR\"\n",
+    },
+    Fault {
+        name: "sessions lost every 50 calls",
+        control: "[[rule]]\nfunctions = [\"*\"]\nevery = 50\naction = \"lose_sessions\"\n",
+    },
+    Fault {
+        name: "login lost every 50 calls",
+        control: "[[rule]]\nfunctions = [\"*\"]\nevery = 50\naction = \"lose_login\"\n",
+    },
+    Fault { name: "token pulled", control: "PULLED" },
+    Fault {
+        name: "calls hang",
+        control: "[[rule]]\nfunctions = [\"C_Encrypt\", \"C_Decrypt\"]\naction = \"hang\"\n",
+    },
+    Fault {
+        name: "the answer is lost after the work",
+        control: "[[rule]]\nfunctions = [\"*\"]\nprobability = 0.05\nmoment = \"after\"\naction = \"fail\"\nerror = \"CKR_DEVICE_ERROR\"\n",
+    },
+    Fault { name: "no more sessions", control: "NO_SESSIONS" },
+];
+
+fn slots(deployment: &Deployment) -> Vec<u64> {
+    let names = fs::read_dir(deployment.state("tokens")).expect("the tokens' folder");
+    let names = names.map(|entry| entry.expect("lists").file_name().to_string_lossy().into_owned());
+    names.filter_map(|name| name.rsplit('-').next()?.parse().ok()).collect()
+}
+
+/// Puts a control file in place, whole.
+fn begin(deployment: &Deployment, fault: &Fault) {
+    let of_tokens = |state: &str| {
+        let tokens = slots(deployment).into_iter().map(|slot| format!("[[token]]\nslot = {slot}\n{state}\n"));
+        tokens.collect::<String>()
+    };
+    let rules = match fault.control {
+        "PULLED" => of_tokens("present = false"),
+        // The sessions that are there are lost too, or nobody would need a new one.
+        "NO_SESSIONS" => format!(
+            "{}[[rule]]\nfunctions = [\"*\"]\nevery = 50\naction = \"lose_sessions\"\n",
+            of_tokens("session_count_max = 0")
+        ),
+        rules => rules.to_owned(),
+    };
+    let draft = deployment.state("control.draft");
+    fs::write(&draft, format!("format = 1\nseed = 7\n{rules}")).expect("the control file is written");
+    fs::rename(&draft, deployment.state("tokens/control.toml")).expect("it is put in place");
+}
+
+fn end(deployment: &Deployment) {
+    fs::remove_file(deployment.state("tokens/control.toml")).expect("the control file was there");
+}
+
+/// What the clients of one row have seen.
+#[derive(Default)]
+struct Seen {
+    done: BTreeMap<Operation, u32>,
+    refused: BTreeMap<Operation, BTreeMap<String, u32>>,
+    /// Creations that were refused, to be repeated.
+    unfinished: Vec<v1::CreateKeyRequest>,
+    /// Names of keys whose creation was acknowledged.
+    keys: Vec<String>,
+    /// Ciphertexts that were handed out, and their plaintexts.
+    kept: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Seen {
+    fn count(&mut self, operation: Operation, outcome: &Result<(), Refused>) {
+        match outcome {
+            Ok(()) => *self.done.entry(operation).or_default() += 1,
+            Err(refused) => {
+                let reasons = self.refused.entry(operation).or_default();
+                *reasons.entry(refused.reason.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    fn cell(&self, operation: Operation) -> String {
+        let done = self.done.get(&operation).copied().unwrap_or_default();
+        let refused = self.refused.get(&operation);
+        let refused = refused.into_iter().flatten().map(|(reason, count)| format!(" {count} {reason}"));
+        format!("{done} ok{}", refused.collect::<String>())
+    }
+}
+
+fn within<T>(message: T, patience: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(patience);
+    request
+}
+
+/// A refusal that a client may repeat, or a failed test.
+fn retryable(operation: Operation, status: Status) -> Refused {
+    let refused = Refused::from(status);
+    // A deadline that passes on the client's side carries no reason of the service.
+    let is_deadline = matches!(refused.code, Code::DeadlineExceeded | Code::Cancelled);
+    let is_retryable = matches!(refused.code, Code::Unavailable | Code::ResourceExhausted | Code::Aborted);
+    assert!(is_retryable || is_deadline, "{operation:?} was refused for good: {refused:?}");
+    assert_ne!(refused.reason, "SEALED", "{operation:?}: the node has sealed itself");
+    let reason = if refused.reason.is_empty() { "DEADLINE".to_owned() } else { refused.reason.clone() };
+    Refused { reason, ..refused }
+}
+
+struct Client {
+    admin: Rpc,
+    app: Rpc,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Client {
+    async fn new(deployment: &Deployment, seen: &Arc<Mutex<Seen>>) -> Self {
+        let (admin, app) = (Rpc::connect(deployment, "admin").await, Rpc::connect(deployment, "app").await);
+        Self { admin, app, seen: seen.clone() }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no client panicked")
+    }
+
+    async fn run(&mut self, operation: Operation) -> Result<(), Refused> {
+        let outcome = match operation {
+            Operation::CreateResident => self.create(operation, v1::Protection::HsmResident).await,
+            Operation::CreateWrapped => self.create(operation, v1::Protection::HsmWrapped).await,
+            Operation::RotateResident => self.rotate(operation).await,
+            Operation::DataKeyOfResident => self.data_key(operation, "resident").await,
+            Operation::DataKeyOfWrapped => self.data_key(operation, "wrapped").await,
+            Operation::EncryptWithResident => self.encrypt(operation).await,
+            Operation::DecryptWithResident => self.decrypt(operation).await,
+        };
+        self.seen().count(operation, &outcome);
+        outcome
+    }
+
+    async fn create(&mut self, operation: Operation, protection: v1::Protection) -> Result<(), Refused> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("made-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let request = v1::CreateKeyRequest {
+            name: name.clone(),
+            spec: v1::KeySpec::Sm4.into(),
+            protection: protection.into(),
+            idempotency_token: name.clone(),
+        };
+        match self.admin.keys.create_key(within(request.clone(), PATIENCE)).await {
+            Ok(_) => self.seen().keys.push(name),
+            Err(status) => {
+                self.seen().unfinished.push(request);
+                return Err(retryable(operation, status));
+            }
+        }
+        Ok(())
+    }
+
+    async fn rotate(&mut self, operation: Operation) -> Result<(), Refused> {
+        let request = v1::RotateKeyRequest { key: "rotated".into(), ..Default::default() };
+        let rotated = self.admin.keys.rotate_key(within(request, PATIENCE)).await;
+        rotated.map(drop).map_err(|status| retryable(operation, status))
+    }
+
+    async fn data_key(&mut self, operation: Operation, key: &str) -> Result<(), Refused> {
+        let request = v1::GenerateDataKeyRequest { key: key.into(), ..Default::default() };
+        let made = self.app.crypto.generate_data_key(within(request, PATIENCE)).await;
+        let made = made.map_err(|status| retryable(operation, status))?.into_inner();
+        let request = v1::DecryptDataKeyRequest { ciphertext: made.ciphertext.clone(), ..Default::default() };
+        let opened = self.app.crypto.decrypt_data_key(within(request, PATIENCE)).await;
+        let opened = opened.map_err(|status| retryable(operation, status))?.into_inner();
+        assert!(opened.plaintext == made.plaintext, "{operation:?}: a data key opens to itself");
+        Ok(())
+    }
+
+    async fn encrypt(&mut self, operation: Operation) -> Result<(), Refused> {
+        let plaintext = uuid_like();
+        let request =
+            v1::EncryptRequest { key: "resident".into(), plaintext: plaintext.clone(), context: vec![] };
+        let made = self.app.crypto.encrypt(within(request, PATIENCE)).await;
+        let ciphertext = made.map_err(|status| retryable(operation, status))?.into_inner().ciphertext;
+        self.seen().kept.push((ciphertext, plaintext));
+        Ok(())
+    }
+
+    async fn decrypt(&mut self, operation: Operation) -> Result<(), Refused> {
+        let Some((ciphertext, plaintext)) = self.seen().kept.last().cloned() else { return Ok(()) };
+        self.open(operation, ciphertext, plaintext).await
+    }
+
+    async fn open(
+        &mut self,
+        operation: Operation,
+        ciphertext: Vec<u8>,
+        plaintext: Vec<u8>,
+    ) -> Result<(), Refused> {
+        let request = v1::DecryptRequest { ciphertext, ..Default::default() };
+        let opened = self.app.crypto.decrypt(within(request, PATIENCE)).await;
+        let opened = opened.map_err(|status| retryable(operation, status))?.into_inner();
+        assert!(opened.plaintext == plaintext, "{operation:?}: a ciphertext opens to its plaintext");
+        Ok(())
+    }
+}
+
+/// A plaintext that no other call has.
+fn uuid_like() -> Vec<u8> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("plaintext number {}", NEXT.fetch_add(1, Ordering::Relaxed)).into_bytes()
+}
+
+/// Lets clients work while a fault lasts, and gives how long each operation took to be good again.
+async fn row(
+    deployment: &Arc<Deployment>,
+    fault: &Fault,
+) -> (Arc<Mutex<Seen>>, BTreeMap<Operation, Duration>) {
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut probe = Client::new(deployment, &Arc::default()).await;
+    // Something to decrypt that was made in good times.
+    for operation in [Operation::EncryptWithResident, Operation::DecryptWithResident] {
+        probe.run(operation).await.expect("before the fault everything works");
+    }
+    seen.lock().expect("nobody works yet").kept.clone_from(&probe.seen().kept);
+
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..CLIENT_COUNT {
+        let (mut client, is_over) = (Client::new(deployment, &seen).await, is_over.clone());
+        clients.spawn(async move {
+            while !is_over.load(Ordering::Relaxed) {
+                for operation in Operation::ALL {
+                    if client.run(operation).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        });
+    }
+    begin(deployment, fault);
+    tokio::time::sleep(FAULT_TIME).await;
+    end(deployment);
+    let ended = Instant::now();
+    let mut recovered = BTreeMap::new();
+    for operation in Operation::ALL {
+        while probe.run(operation).await.is_err() {
+            assert!(ended.elapsed() < RECOVERY_MAX, "{}: {operation:?} does not recover", fault.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        recovered.insert(operation, ended.elapsed());
+    }
+    is_over.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        if let Err(error) = ended {
+            panic!("{}: {error}; the server said\n{}", fault.name, deployment.log());
+        }
+    }
+    nothing_is_lost(&mut probe, &seen).await;
+    (seen, recovered)
+}
+
+/// What was handed out opens, what was acknowledged is there, and what was refused can be repeated.
+async fn nothing_is_lost(probe: &mut Client, seen: &Arc<Mutex<Seen>>) {
+    let (kept, unfinished, keys) = {
+        let mut seen = seen.lock().expect("no client panicked");
+        (seen.kept.clone(), std::mem::take(&mut seen.unfinished), seen.keys.clone())
+    };
+    for (ciphertext, plaintext) in kept {
+        let opened = probe.open(Operation::DecryptWithResident, ciphertext, plaintext).await;
+        opened.expect("what was handed out opens when the fault is over");
+    }
+    let repeated = unfinished.len();
+    for request in unfinished {
+        let name = request.name.clone();
+        let made = probe.admin.keys.create_key(request).await;
+        made.unwrap_or_else(|status| panic!("{name} cannot be repeated, of {repeated}: {status:?}"));
+    }
+    for key in keys {
+        let request = v1::EncryptRequest { key, plaintext: uuid_like(), context: vec![] };
+        probe.app.crypto.encrypt(request).await.expect("a key that was acknowledged is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_the_hsm_is_survived_by_every_operation() {
+    let deployment = Arc::new(Deployment::start(Options::default()));
+    for (name, protection) in [("resident", "resident"), ("rotated", "resident"), ("wrapped", "wrapped")] {
+        deployment.kms("admin", &["key", "create", name, "--spec", "sm4", "--protection", protection]).done();
+    }
+    let server = deployment.server_id();
+    let mut table = String::from(
+        "| fault | operation | during 5 s | first good answer after its end |\n|---|---|---|---|\n",
+    );
+    for fault in &FAULTS {
+        let (seen, recovered) = row(&deployment, fault).await;
+        let seen = seen.lock().expect("no client panicked");
+        for operation in Operation::ALL {
+            let cells =
+                (fault.name, operation.name(), seen.cell(operation), recovered[&operation].as_millis());
+            table += &format!("| {} | {} | {} | {} ms |\n", cells.0, cells.1, cells.2, cells.3);
+        }
+        assert!(
+            deployment.is_running() && deployment.server_id() == server,
+            "{} ended the server",
+            fault.name
+        );
+    }
+    // Past the capture of the test runner: this is the result.
+    let _ = std::io::stderr().write_all(table.as_bytes());
+    audit::verify(&deployment);
+}
