@@ -46,7 +46,8 @@ impl CommitStep {
 }
 
 /// HSM operations that the running service makes; each has a step before and after.
-pub const HSM_OPERATIONS: [&str; 7] = ["random", "seal", "open", "create", "confirm", "sign", "mac"];
+pub const HSM_OPERATIONS: [&str; 10] =
+    ["open_session", "random", "seal", "open", "create", "confirm", "sign", "mac", "objects", "status"];
 
 /// Every step's name.
 pub fn step_names() -> Vec<String> {
