@@ -1,52 +1,26 @@
 //! The contract of the HSM layer, on hsm-sim; and what only a double of hardware can be made to do.
 
 mod contract;
+mod sim;
 
 use contract::logins::{take_tokens_away, watchful_pool};
 use contract::{
     Device, Fixture, LABEL, USER_PIN, eventually, in_own_process, new_id, pin, raw, soon, tokens_folder,
 };
 use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
 use kms_hsm::{ErrorClass, FailureReason, Health, HsmModule, HsmSession, ObjectKind, ProfileChoice};
-use std::path::{Path, PathBuf};
+use sim::HsmSim;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-struct HsmSim;
+const DEVICE: HsmSim = HsmSim { personality: "sansec", profile: "hsm-sim", specs: &KeySpec::ALL };
 
-impl Device for HsmSim {
-    fn module_path(&self) -> PathBuf {
-        let executable = std::env::current_exe().expect("the test knows where it is");
-        let directory = executable.parent().expect("a file is in a directory");
-        let candidates = [Some(directory), directory.parent()];
-        let found = candidates.into_iter().flatten().map(|one| one.join(hsm_sim::module_file_name()));
-        let found: Vec<PathBuf> = found.filter(|path| path.exists()).collect();
-        found
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| panic!("no hsm-sim library beside {}", executable.display()))
-    }
-
-    fn profile(&self) -> &'static str {
-        "hsm-sim"
-    }
-
-    fn suites(&self) -> &'static [Suite] {
-        &[Suite::Intl, Suite::Sm]
-    }
-
-    fn environment(&self, directory: &Path) -> (&'static str, PathBuf) {
-        (hsm_sim::DIRECTORY_VARIABLE, directory.join(contract::TOKENS))
-    }
-}
-
-contract::cases!(HsmSim);
+contract::cases!(DEVICE);
 
 /// SoftHSM cannot show it: a process of its own does not find the objects of a token again whose folder was away.
 #[test]
 fn a_token_that_comes_back_is_served_again_by_itself() {
-    in_own_process("a_token_that_comes_back_is_served_again_by_itself", &HsmSim, |device| {
+    in_own_process("a_token_that_comes_back_is_served_again_by_itself", &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let pool = watchful_pool(&fixture, Duration::from_secs(600));
         let (id, spec) = (new_id(), KeySpec::Sm4);
@@ -73,7 +47,7 @@ fn a_token_that_comes_back_is_served_again_by_itself() {
 
 #[test]
 fn a_profile_with_another_hash_does_not_open() {
-    in_own_process("a_profile_with_another_hash_does_not_open", &HsmSim, |device| {
+    in_own_process("a_profile_with_another_hash_does_not_open", &DEVICE, |device| {
         // SHA-256 in place of SM3: the answer has the right length, and only its value tells.
         contract::profiles::refuses_another_hash(device, "mac = \"0x80009002\"", "mac = \"0x00000251\"");
     });
@@ -89,12 +63,12 @@ const NEW_PIN: &str = "operations-user-0002";
 fn a_pin_that_another_process_changed_is_tried_once_when_the_login_is_lost() {
     let name = "a_pin_that_another_process_changed_is_tried_once_when_the_login_is_lost";
     if std::env::var_os(OTHER_PROCESS).is_some() {
-        let module = HsmModule::open(&HsmSim.module_path(), ProfileChoice::Auto).expect("the library loads");
+        let module = HsmModule::open(&DEVICE.module_path(), ProfileChoice::Auto).expect("the library loads");
         let token = module.find_token(LABEL).expect("the first process made the token");
         module.set_user_pin(&token, &pin(USER_PIN), &pin(NEW_PIN)).expect("the old PIN is right");
         return;
     }
-    in_own_process(name, &HsmSim, |device| {
+    in_own_process(name, &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let (pool, _) = fixture.pool();
         let status = || pool.call("status", soon(), |session| session.status());

@@ -3,7 +3,9 @@
 mod contract;
 
 use contract::{Device, in_own_process};
+use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,11 +22,15 @@ impl Device for SoftHsm {
         "softhsm"
     }
 
+    fn specs(&self) -> &'static [KeySpec] {
+        &[KeySpec::Aes256]
+    }
+
     fn suites(&self) -> &'static [Suite] {
         &[Suite::Intl]
     }
 
-    fn environment(&self, directory: &Path) -> (&'static str, PathBuf) {
+    fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)> {
         let configuration = directory.join("softhsm2.conf");
         let tokens = directory.join(contract::TOKENS);
         let text = format!(
@@ -32,7 +38,7 @@ impl Device for SoftHsm {
             tokens.display()
         );
         fs::write(&configuration, text).expect("the directory can be written");
-        ("SOFTHSM2_CONF", configuration)
+        vec![("SOFTHSM2_CONF", configuration.into())]
     }
 }
 

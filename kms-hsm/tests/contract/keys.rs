@@ -18,7 +18,7 @@ const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
 pub fn what_was_sealed_opens(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (_partition, mut session) = fixture.session();
-    for spec in fixture.specs() {
+    for spec in fixture.specs.iter().copied() {
         let id = new_id();
         session.create(id, ObjectKind::SealingKey(spec), "sealing").unwrap();
         for (aad, plaintext) in [(&b"aad"[..], &b"text"[..]), (b"", b"text"), (b"aad", b""), (b"", b"")] {
@@ -39,7 +39,7 @@ pub fn what_was_sealed_opens(device: &dyn Device) {
 pub fn anything_else_is_an_invalid_ciphertext_and_the_pool_stays_healthy(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (pool, recorder) = fixture.pool();
-    for spec in fixture.specs() {
+    for spec in fixture.specs.iter().copied() {
         let (id, other) = (new_id(), new_id());
         let sealed = pool
             .call("prepare", soon(), move |session| {

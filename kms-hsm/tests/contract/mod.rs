@@ -18,6 +18,7 @@ use kms_hsm::{
     ErrorClass, HsmModule, HsmPartition, HsmSession, ObjectKind, Observer, Pin, Pkcs11Partition, Pool,
     PoolOptions, ProfileChoice, TokenDescription,
 };
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -30,10 +31,20 @@ pub trait Device {
     fn module_path(&self) -> PathBuf;
     /// The built-in profile that must be found for it.
     fn profile(&self) -> &'static str;
-    /// The suites whose mechanisms it has.
+    /// How that profile is chosen.
+    fn choice(&self) -> ProfileChoice {
+        ProfileChoice::Auto
+    }
+    /// The suites whose signatures and MACs it has.
     fn suites(&self) -> &'static [Suite];
-    /// Makes the folder `tokens` in `directory` the place for tokens, and names the variable that points there.
-    fn environment(&self, directory: &Path) -> (&'static str, PathBuf);
+    /// The keys with which it seals.
+    fn specs(&self) -> &'static [KeySpec];
+    /// Whether the token makes the nonces of AES-GCM itself and takes none.
+    fn makes_nonces(&self) -> bool {
+        false
+    }
+    /// Makes the folder `tokens` in `directory` the place for tokens, and gives the variables that say so.
+    fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)>;
 }
 
 pub const LABEL: &str = "operations";
@@ -61,11 +72,10 @@ pub fn in_own_process(name: &str, device: &dyn Device, case: impl FnOnce(&dyn De
     let module = device.module_path();
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join(TOKENS)).unwrap();
-    let (variable, value) = device.environment(directory.path());
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(CHILD, "1")
-        .env(variable, value)
+        .envs(device.environment(directory.path()))
         .env(DIRECTORY, directory.path())
         .output()
         .unwrap();
@@ -178,11 +188,12 @@ pub struct Fixture {
     pub module: HsmModule,
     pub token: TokenDescription,
     pub suites: &'static [Suite],
+    pub specs: &'static [KeySpec],
 }
 
 impl Fixture {
     pub fn new(device: &dyn Device) -> Self {
-        Self::with_profile(device, ProfileChoice::Auto)
+        Self::with_profile(device, device.choice())
     }
 
     pub fn with_profile(device: &dyn Device, profile: ProfileChoice) -> Self {
@@ -190,8 +201,8 @@ impl Fixture {
         let module = HsmModule::open(&path, profile).unwrap();
         let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
         module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
-        let suites = device.suites();
-        Self { path, module, token, suites }
+        let (suites, specs) = (device.suites(), device.specs());
+        Self { path, module, token, suites, specs }
     }
 
     pub fn open(&self) -> Pkcs11Partition {
@@ -221,16 +232,8 @@ impl Fixture {
         (Pool::start(Arc::new(self.open()), options).unwrap(), recorder)
     }
 
-    pub fn specs(&self) -> Vec<KeySpec> {
-        let has = |spec: &KeySpec| match spec {
-            KeySpec::Aes256 => self.suites.contains(&Suite::Intl),
-            KeySpec::Sm4 => self.suites.contains(&Suite::Sm),
-        };
-        KeySpec::ALL.into_iter().filter(has).collect()
-    }
-
     pub fn kinds(&self) -> Vec<ObjectKind> {
-        let mut kinds: Vec<ObjectKind> = self.specs().into_iter().map(ObjectKind::SealingKey).collect();
+        let mut kinds: Vec<ObjectKind> = self.specs.iter().copied().map(ObjectKind::SealingKey).collect();
         kinds.extend(self.suites.iter().copied().map(ObjectKind::SigningKey));
         kinds.extend(self.suites.iter().copied().map(ObjectKind::MacKey));
         kinds

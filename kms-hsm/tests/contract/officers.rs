@@ -7,7 +7,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass};
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::{AuthPin, Ulong};
 use kms_core::key::KeySpec;
-use kms_hsm::{HsmModule, HsmPartition, ObjectKind, ProfileChoice};
+use kms_hsm::{HsmModule, HsmPartition, ObjectKind};
 
 const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
 const NEW_PIN: &str = "user-pin-of-epoch-2";
@@ -99,7 +99,7 @@ pub fn a_trusted_wrapping_key_can_neither_be_changed_nor_copied_by_the_user(devi
 /// differs: a SoftHSM process goes on accepting it, hardware does not (tests/hsm_sim.rs).
 pub fn a_pin_that_another_process_changed_binds_the_next_process(device: &dyn Device) {
     let open = |text: &str| {
-        let module = HsmModule::open(&device.module_path(), ProfileChoice::Auto).unwrap();
+        let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();
         let token = module.find_token(LABEL).unwrap();
         (module.open_partition(LABEL, &token.serial, pin(text)), module, token)
     };
@@ -118,7 +118,7 @@ pub fn a_pin_that_another_process_changed_binds_the_next_process(device: &dyn De
             session.seal(id, KeySpec::Aes256, b"", b"text").unwrap();
         }
         Some("changes the PIN") => {
-            let module = HsmModule::open(&device.module_path(), ProfileChoice::Auto).unwrap();
+            let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();
             let token = module.find_token(LABEL).unwrap();
             module.set_user_pin(&token, &pin(USER_PIN), &pin(NEW_PIN)).unwrap();
         }

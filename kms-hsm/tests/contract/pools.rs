@@ -125,7 +125,7 @@ pub fn a_pool_that_is_dropped_logs_out(device: &dyn Device) {
 pub fn ten_thousand_forged_ciphertexts_open_no_circuit(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (pool, _) = fixture.pool();
-    for spec in fixture.specs() {
+    for spec in fixture.specs.iter().copied() {
         let id = new_id();
         let sealed = pool
             .call("prepare", soon(), move |session| {

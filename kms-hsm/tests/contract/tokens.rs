@@ -25,7 +25,7 @@ pub fn a_label_that_is_taken_is_refused_and_its_token_left_alone(device: &dyn De
 }
 
 pub fn a_label_that_no_token_can_have_is_refused(device: &dyn Device) {
-    let module = HsmModule::open(&device.module_path(), ProfileChoice::Auto).unwrap();
+    let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();
     for label in ["", " operations", "operations ", "opera\ntions", &"x".repeat(33)] {
         let error = module.initialise_token(label, &pin(SO_PIN)).unwrap_err();
         assert!(matches!(error, ModuleError::LabelInvalid { .. }), "{label:?}");
@@ -44,7 +44,7 @@ pub fn a_token_that_is_not_there_is_named_with_those_that_are(device: &dyn Devic
 
 pub fn the_profile_is_found_by_what_the_library_says(device: &dyn Device) {
     let path = device.module_path();
-    let module = HsmModule::open(&path, ProfileChoice::Auto).unwrap();
+    let module = HsmModule::open(&path, device.choice()).unwrap();
     assert_eq!(module.profile().name(), device.profile());
     assert!(HsmModule::open(&path, ProfileChoice::from_name(device.profile()).unwrap()).is_ok());
 
@@ -132,7 +132,7 @@ pub fn pins_are_changed_by_their_owner_and_the_old_ones_are_dead(device: &dyn De
 }
 
 pub fn a_derived_pin_opens_the_token_that_it_was_derived_for(device: &dyn Device) {
-    let module = HsmModule::open(&device.module_path(), ProfileChoice::Auto).unwrap();
+    let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();
     let rules = module.profile().pin_rules();
     let secret = SecretBytes::from_slice(&[9; 32]).unwrap();
     let derive = |purpose, serial: &str, epoch| {

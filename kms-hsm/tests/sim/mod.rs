@@ -1,0 +1,58 @@
+//! hsm-sim as a device under test, as the double of one vendor or another.
+
+use crate::contract::{self, Device};
+use kms_core::key::KeySpec;
+use kms_core::suite::Suite;
+use kms_hsm::ProfileChoice;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// hsm-sim under a personality, and the profile for it.
+pub struct HsmSim {
+    pub personality: &'static str,
+    pub profile: &'static str,
+    pub specs: &'static [KeySpec],
+}
+
+impl Device for HsmSim {
+    fn module_path(&self) -> PathBuf {
+        let executable = std::env::current_exe().expect("the test knows where it is");
+        let directory = executable.parent().expect("a file is in a directory");
+        let candidates = [Some(directory), directory.parent()];
+        let mut found = candidates.into_iter().flatten().map(|one| one.join(hsm_sim::module_file_name()));
+        found
+            .find(|path| path.exists())
+            .unwrap_or_else(|| panic!("no hsm-sim library beside {}", executable.display()))
+    }
+
+    fn profile(&self) -> &'static str {
+        self.profile
+    }
+
+    fn choice(&self) -> ProfileChoice {
+        // Every personality says that it is hsm-sim, and is taken for the default one.
+        match self.profile {
+            "hsm-sim" => ProfileChoice::Auto,
+            name => ProfileChoice::from_name(name).expect("a built-in profile"),
+        }
+    }
+
+    fn suites(&self) -> &'static [Suite] {
+        &[Suite::Intl, Suite::Sm]
+    }
+
+    fn specs(&self) -> &'static [KeySpec] {
+        self.specs
+    }
+
+    fn makes_nonces(&self) -> bool {
+        self.personality == "luna"
+    }
+
+    fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)> {
+        vec![
+            (hsm_sim::DIRECTORY_VARIABLE, directory.join(contract::TOKENS).into()),
+            (hsm_sim::PERSONALITY_VARIABLE, self.personality.into()),
+        ]
+    }
+}
