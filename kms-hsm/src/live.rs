@@ -127,15 +127,24 @@ impl Live {
         if self.session.is_user()? { Ok(()) } else { Err(HsmError::LoginLost { source: None }.into()) }
     }
 
+    /// Fails unless the login has held since `logins` were counted. A login that was lost and restored by another
+    /// session in between hid the objects from a search just as well.
+    pub(crate) fn check_login_since(&self, partition: &Partition, logins: u64) -> Result<(), CallError> {
+        let has_held = partition.has_held_login_since(logins);
+        self.check_login()?;
+        if has_held { Ok(()) } else { Err(HsmError::LoginLost { source: None }.into()) }
+    }
+
     pub(crate) fn find(
         &self,
         partition: &Partition,
         id: HsmObjectId,
         class: Option<ObjectClass>,
     ) -> Result<Vec<ObjectHandle>, CallError> {
+        let logins = partition.login_count();
         let found = self.search(id, class)?;
         if found.is_empty() {
-            self.check_login()?;
+            self.check_login_since(partition, logins)?;
             self.check_presence(partition)?;
         } else {
             partition.known().insert(id);

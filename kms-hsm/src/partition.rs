@@ -272,9 +272,20 @@ impl Partition {
         self.handle_generation.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// How many times the partition has logged in.
+    pub(crate) fn login_count(&self) -> u64 {
+        self.logins.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody has logged in again since. Waits for a login that is under way: it counts only at its end.
+    pub(crate) fn has_held_login_since(&self, count: u64) -> bool {
+        let _login = self.lock_login();
+        self.login_count() == count
+    }
+
     /// Opens a session and makes sure that it is logged in.
     pub(crate) fn open_logged_in(&self) -> Result<OpenSession, HsmError> {
-        let logins_seen = self.logins.load(Ordering::Acquire);
+        let logins_seen = self.login_count();
         if self.is_closed() {
             return Err(HsmError::Stopped);
         }
@@ -297,7 +308,7 @@ impl Partition {
         if self.is_refused.load(Ordering::Acquire) {
             return Err(HsmError::PinRefused { source: None });
         }
-        if self.logins.load(Ordering::Acquire) != logins_seen {
+        if self.login_count() != logins_seen {
             return Ok(());
         }
         let session = OpenSession::open(&self.module, self.slot()?)?;

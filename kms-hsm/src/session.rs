@@ -315,7 +315,7 @@ impl HsmSession for Pkcs11Session {
     fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            live.check_login()?;
+            let logins = partition.login_count();
             live.check_presence(partition)?;
             let session = live.session.get();
             let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];
@@ -336,6 +336,8 @@ impl HsmSession for Pkcs11Session {
                 }
                 listed.push(object);
             }
+            // A list that was made without the login, or half of it, lacks what is private.
+            live.check_login_since(partition, logins)?;
             Ok(listed)
         })
     }

@@ -8,7 +8,9 @@ use contract::{
     Device, Fixture, LABEL, USER_PIN, eventually, in_own_process, new_id, pin, raw, soon, tokens_folder,
 };
 use kms_core::key::KeySpec;
-use kms_hsm::{ErrorClass, FailureReason, Health, HsmModule, HsmSession, ObjectKind, ProfileChoice};
+use kms_hsm::{
+    ErrorClass, FailureReason, Health, HsmModule, HsmPartition, HsmSession, ObjectKind, ProfileChoice,
+};
 use sim::HsmSim;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -89,5 +91,42 @@ fn a_pin_that_another_process_changed_is_tried_once_when_the_login_is_lost() {
             .module
             .open_partition(LABEL, &fixture.token.serial, pin(NEW_PIN))
             .expect("the new PIN is right");
+    });
+}
+
+/// Only a device that can be told when to lose a login shows it every time.
+#[test]
+fn a_login_that_was_lost_and_restored_during_a_search_does_not_hide_an_object() {
+    let name = "a_login_that_was_lost_and_restored_during_a_search_does_not_hide_an_object";
+    in_own_process(name, &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let (partition, mut session) = fixture.session();
+        let (id, kind) = (new_id(), ObjectKind::SealingKey(KeySpec::Sm4));
+        session.create(id, kind, "sealing").expect("a key");
+        // The search begins without a login, and ends when the other session has logged in again.
+        let lost_in_a_search = "format = 1\n\
+            [[rule]]\nfunctions = [\"C_FindObjectsInit\"]\ncalls = [1]\naction = \"lose_login\"\n\
+            [[rule]]\nfunctions = [\"C_FindObjectsFinal\"]\ncalls = [1]\naction = \"delay\"\ndelay_us = 400000\n\
+            moment = \"after\"\n";
+        let control = tokens_folder().join("control.toml");
+        for round in 0..2 {
+            std::fs::write(&control, format!("{lost_in_a_search}# {round}\n"))
+                .expect("the faults are scripted");
+            std::thread::sleep(Duration::from_millis(20));
+            let is_there = std::thread::scope(|scope| {
+                let searching = scope.spawn(|| match round {
+                    0 => session.exists(id).expect("the search is repeated"),
+                    _ => {
+                        session.objects().expect("the list is repeated").iter().any(|one| one.id == Some(id))
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(100));
+                partition.open_session().expect("the login is restored");
+                assert!(!searching.is_finished(), "the login is restored during the search");
+                searching.join().expect("the search ends")
+            });
+            assert!(is_there, "in round {round}");
+            std::fs::remove_file(&control).expect("no more faults");
+        }
     });
 }

@@ -313,8 +313,9 @@ async fn row(
     let ended = Instant::now();
     let mut recovered = BTreeMap::new();
     for operation in Operation::ALL {
-        while probe.run(operation).await.is_err() {
-            assert!(ended.elapsed() < RECOVERY_MAX, "{}: {operation:?} does not recover", fault.name);
+        while let Err(refused) = probe.run(operation).await {
+            let (name, log) = (fault.name, || deployment.log());
+            assert!(ended.elapsed() < RECOVERY_MAX, "{name}: {operation:?} stays {refused:?}\n{}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         recovered.insert(operation, ended.elapsed());
