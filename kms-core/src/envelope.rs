@@ -4,7 +4,7 @@ use crate::context::EncryptionContext;
 use crate::id::{KeyId, KeyVersion, TenantName};
 use crate::key::KeySpec;
 use crate::secret::{Secret, SecretBytes};
-use crate::suite::{NONCE_LEN, Suite, TAG_LEN, aead_open, aead_seal};
+use crate::suite::{NONCE_LEN, TAG_LEN, aead_open, aead_seal};
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
@@ -176,10 +176,7 @@ struct Subkey {
 impl Subkey {
     /// HKDF(key version, salt, header). The hash is SM3 for SM4 keys and SHA-256 for AES keys.
     fn derive(key_material: &[u8], salt: &[u8; SALT_LEN], header: &Header) -> Self {
-        let suite = match header.spec {
-            KeySpec::Sm4 => Suite::Sm,
-            KeySpec::Aes256 => Suite::Intl,
-        };
+        let suite = header.spec.suite();
         let mut material = SecretBytes::zeroed();
         suite.hkdf(key_material, salt, &[b"kms/v1/subkey\0", &header.to_bytes()], material.expose_mut());
         Self { material, key_len: header.spec.key_len() }

@@ -1,6 +1,6 @@
 //! Key specifications, protection and the life-cycle state table (docs/key-states.md, REQUIREMENTS 2.12).
 
-use crate::suite::AeadAlgorithm;
+use crate::suite::{AeadAlgorithm, Suite};
 use core::fmt;
 
 /// What kind of key: algorithm and length. Numbers are in `docs/formats/registry.md`.
@@ -47,6 +47,14 @@ impl KeySpec {
         match self {
             KeySpec::Aes256 => AeadAlgorithm::Aes256Gcm,
             KeySpec::Sm4 => AeadAlgorithm::Sm4Gcm,
+        }
+    }
+
+    /// The suite whose hash goes with a key of this kind: SM3 with SM4, SHA-256 with AES.
+    pub const fn suite(self) -> Suite {
+        match self {
+            KeySpec::Aes256 => Suite::Intl,
+            KeySpec::Sm4 => Suite::Sm,
         }
     }
 

@@ -95,7 +95,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Accepts exactly 12 bytes of nonce, and a body of at least a tag (16 bytes).
+    /// Accepts exactly 12 bytes of nonce, and a body of at least a check (8 bytes) and a tag (16 bytes).
     ///
     /// This is where lengths are refused, before any HSM is asked: SoftHSM accepts an empty nonce and a
     /// tag of no bits.
@@ -105,10 +105,11 @@ impl Sealed {
     /// than anything that was sealed here.
     pub fn parse(nonce: &[u8], ciphertext_and_tag: Vec<u8>) -> Result<Self, HsmError> {
         let nonce = nonce.try_into().map_err(|_| HsmError::CiphertextInvalid)?;
-        if ciphertext_and_tag.len() < TAG_LEN {
+        let least = sealing::CHECK_LEN + TAG_LEN;
+        if ciphertext_and_tag.len() < least {
             return Err(HsmError::CiphertextInvalid);
         }
-        check_len("the ciphertext", ciphertext_and_tag.len(), INPUT_LEN_MAX + TAG_LEN)?;
+        check_len("the ciphertext", ciphertext_and_tag.len(), INPUT_LEN_MAX + least)?;
         Ok(Self { nonce, ciphertext_and_tag })
     }
 
@@ -189,10 +190,12 @@ pub trait HsmSession: Send {
     /// [`HsmError::UnexpectedAnswer`] when the bytes are visibly not random; otherwise the state of the token.
     fn random(&mut self, out: &mut [u8]) -> Result<(), HsmError>;
 
-    /// Encrypts under `key` with a fresh nonce. Plaintext up to [`INPUT_LEN_MAX`], `aad` up to [`AAD_LEN_MAX`].
+    /// Encrypts under `key` with a fresh nonce. Plaintext up to [`INPUT_LEN_MAX`], `aad` up to [`AAD_LEN_MAX`]. What
+    /// comes back has been opened by the token once: two operations of the token for one of ours.
     ///
     /// # Errors
-    /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Unsupported`]; otherwise the state of the token.
+    /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Unsupported`], [`HsmError::UnexpectedAnswer`] when it
+    /// does not open; otherwise the state of the token.
     fn seal(
         &mut self,
         key: HsmObjectId,
@@ -204,7 +207,8 @@ pub trait HsmSession: Send {
     /// Decrypts what [`HsmSession::seal`] made with the same key and associated data.
     ///
     /// # Errors
-    /// [`HsmError::CiphertextInvalid`] for anything else, on every device; otherwise as for `seal`.
+    /// [`HsmError::CiphertextInvalid`] for anything else, on every device; [`HsmError::UnexpectedAnswer`] when the token
+    /// gives another plaintext than was sealed; otherwise as for `seal`.
     fn open(
         &mut self,
         key: HsmObjectId,
@@ -247,7 +251,7 @@ pub trait HsmSession: Send {
     /// [`HsmError::NotFound`], [`HsmError::Ambiguous`], [`HsmError::Unsupported`]; otherwise the state of the token.
     fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError>;
 
-    /// HMAC with the suite's hash over at most [`INPUT_LEN_MAX`] bytes. It may serve as a derived key, so it never
+    /// HMAC with the suite's hash over at most [`INPUT_LEN_MAX`] bytes, asked twice and compared. It may serve as a derived key, so it never
     /// passes through the stack, where copies of it would stay.
     ///
     /// # Errors

@@ -1,4 +1,8 @@
 //! Authenticated encryption in the token, and what its answers mean.
+//!
+//! A token's answer may be wrong: a bit turned over on the way, a fault in firmware. A ciphertext that does not open,
+//! or a key that opens to another one, would cost data long after. So what is sealed carries a check of eight bytes,
+//! and it is opened again before it is handed out.
 
 use crate::Sealed;
 use crate::answer::AEAD_DECRYPT_FAILED;
@@ -9,13 +13,69 @@ use crate::profile::{GcmIv, Profile, SealingMechanisms};
 use cryptoki::context::Function;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::ObjectHandle;
-use kms_core::secret::Secret;
+use kms_core::key::KeySpec;
+use kms_core::secret::{Secret, leaving_no_stack};
 use kms_core::suite::{NONCE_LEN, TAG_LEN};
 
 const OTHER_FORM: HsmError = HsmError::UnexpectedAnswer { what: "a ciphertext of another form" };
 
-/// Encrypts `input`: associated data and plaintext.
+/// Length of the check that is sealed behind a plaintext (docs/formats/ciphertext.md).
+pub(crate) const CHECK_LEN: usize = 8;
+
+/// First bytes of the hash that goes with the cipher. It finds accidents; against forgers there is the tag.
+fn check(spec: KeySpec, plaintext: &[u8]) -> [u8; CHECK_LEN] {
+    let digest = leaving_no_stack(|| spec.suite().hash(&[plaintext]));
+    *digest.0.first_chunk().expect("a digest is longer than a check")
+}
+
+/// Encrypts `input` (associated data and plaintext) with its check, and makes sure that it opens.
 pub(crate) fn seal(
+    live: &mut Live,
+    profile: &Profile,
+    (spec, table): (KeySpec, &SealingMechanisms),
+    key: ObjectHandle,
+    (aad, plaintext): (&[u8], &[u8]),
+    effect: &mut Effect,
+) -> Result<Sealed, CallError> {
+    let mut checked = Vec::with_capacity(plaintext.len() + CHECK_LEN);
+    checked.extend_from_slice(plaintext);
+    checked.extend_from_slice(&check(spec, plaintext));
+    let checked = Secret::new(checked);
+    let sealed = encrypt(live, profile, table, key, (aad, checked.expose()), effect)?;
+    match decrypt(live, profile, table, key, aad, &sealed) {
+        Ok(opened) if opened.expose() == checked.expose() => Ok(sealed),
+        Ok(_) | Err(CallError::Ours(HsmError::CiphertextInvalid)) => {
+            Err(HsmError::UnexpectedAnswer { what: "a ciphertext that does not open" }.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Decrypts what [`seal`] made.
+pub(crate) fn open(
+    live: &mut Live,
+    profile: &Profile,
+    (spec, table): (KeySpec, &SealingMechanisms),
+    key: ObjectHandle,
+    aad: &[u8],
+    sealed: &Sealed,
+) -> Result<Secret, CallError> {
+    let mut opened = decrypt(live, profile, table, key, aad, sealed)?.into_zeroizing();
+    let is_right = match opened.split_last_chunk::<CHECK_LEN>() {
+        Some((plaintext, found)) => *found == check(spec, plaintext),
+        None => false,
+    };
+    if !is_right {
+        // The tag was right, so this was sealed; the plaintext is not the one that was.
+        return Err(HsmError::UnexpectedAnswer { what: "a plaintext that was not sealed" }.into());
+    }
+    let len = opened.len() - CHECK_LEN;
+    opened.truncate(len);
+    Ok(Secret::new(std::mem::take(&mut *opened)))
+}
+
+/// Encrypts `input`: associated data and plaintext, as they are.
+pub(crate) fn encrypt(
     live: &mut Live,
     profile: &Profile,
     table: &SealingMechanisms,
@@ -70,8 +130,8 @@ fn assemble(
     Ok(Sealed { nonce, ciphertext_and_tag: output })
 }
 
-/// Decrypts what [`seal`] made. The nonce is always given: only its maker differs between devices.
-pub(crate) fn open(
+/// Decrypts what [`encrypt`] made. The nonce is always given: only its maker differs between devices.
+pub(crate) fn decrypt(
     live: &mut Live,
     profile: &Profile,
     table: &SealingMechanisms,

@@ -112,7 +112,7 @@ fn sealing_key_test(
     let known = &KEY[..spec.key_len()];
     let keys = secret_keys(live, partition, table.generate, template, known)?;
     let result = keys.iter().try_for_each(|(key, is_known)| {
-        let sealed = sealing::seal(live, profile, table, *key, (AAD, MESSAGE), &mut Effect::NotYet)?;
+        let sealed = sealing::encrypt(live, profile, table, *key, (AAD, MESSAGE), &mut Effect::NotYet)?;
         if *is_known {
             let opened = aead_open(spec.aead(), known, &sealed.nonce, AAD, &sealed.ciphertext_and_tag);
             if !opened.is_ok_and(|opened| opened.expose() == MESSAGE) {
@@ -121,13 +121,13 @@ fn sealing_key_test(
             let body = aead_seal(spec.aead(), known, &NONCE, AAD, MESSAGE)
                 .map_err(|_| wrong("a key of another length"))?;
             let foreign = Sealed { nonce: NONCE, ciphertext_and_tag: body };
-            expect_message(sealing::open(live, profile, table, *key, AAD, &foreign)?)?;
+            expect_message(sealing::decrypt(live, profile, table, *key, AAD, &foreign)?)?;
         }
-        expect_message(sealing::open(live, profile, table, *key, AAD, &sealed)?)?;
+        expect_message(sealing::decrypt(live, profile, table, *key, AAD, &sealed)?)?;
         let mut forged = sealed.clone();
         forged.ciphertext_and_tag[0] ^= 1;
         for (aad, sealed) in [(AAD, &forged), (MESSAGE, &sealed)] {
-            match sealing::open(live, profile, table, *key, aad, sealed) {
+            match sealing::decrypt(live, profile, table, *key, aad, sealed) {
                 Err(CallError::Ours(HsmError::CiphertextInvalid)) => {}
                 Ok(_) => return Err(wrong("a plaintext for a forged ciphertext")),
                 Err(error) => return Err(error),

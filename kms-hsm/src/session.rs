@@ -148,7 +148,7 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, effect| {
             let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::seal(live, partition.module().profile(), table, handle, (aad, plaintext), effect)
+            sealing::seal(live, partition.module().profile(), (spec, table), handle, (aad, plaintext), effect)
         })
     }
 
@@ -165,7 +165,7 @@ impl HsmSession for Pkcs11Session {
             let profile = partition.module().profile();
             let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::open(live, profile, table, handle, aad, sealed)
+            sealing::open(live, profile, (spec, table), handle, aad, sealed)
         })
     }
 
@@ -280,7 +280,13 @@ impl HsmSession for Pkcs11Session {
         self.run(|live, partition, _| {
             let table = partition.module().profile().mac(suite).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            let mac = Secret::new(live.session.get().sign(&plain(table.mac), handle, data)?);
+            let session = live.session.get();
+            let mac = Secret::new(session.sign(&plain(table.mac), handle, data)?);
+            let again = Secret::new(session.sign(&plain(table.mac), handle, data)?);
+            if mac.expose() != again.expose() {
+                // A key that was derived from a wrong one would make everything look forged.
+                return Err(HsmError::UnexpectedAnswer { what: "two MACs of one message" }.into());
+            }
             SecretBytes::from_slice(mac.expose())
                 .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into())
         })

@@ -8,8 +8,10 @@ use contract::{
     Device, Fixture, LABEL, USER_PIN, eventually, in_own_process, new_id, pin, raw, soon, tokens_folder,
 };
 use kms_core::key::KeySpec;
+use kms_core::suite::Suite;
 use kms_hsm::{
-    ErrorClass, FailureReason, Health, HsmModule, HsmPartition, HsmSession, ObjectKind, ProfileChoice,
+    ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ObjectKind,
+    ProfileChoice,
 };
 use sim::HsmSim;
 use std::process::Command;
@@ -128,5 +130,48 @@ fn a_login_that_was_lost_and_restored_during_a_search_does_not_hide_an_object() 
             assert!(is_there, "in round {round}");
             std::fs::remove_file(&control).expect("no more faults");
         }
+    });
+}
+
+/// What the service hands out and keeps is right, or refused: never a ciphertext that nobody opens again.
+#[test]
+fn an_answer_with_one_wrong_bit_is_noticed() {
+    in_own_process("an_answer_with_one_wrong_bit_is_noticed", &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let (_partition, mut session) = fixture.session();
+        let (key, mac_key, spec) = (new_id(), new_id(), KeySpec::Sm4);
+        session.create(key, ObjectKind::SealingKey(spec), "sealing").expect("a key");
+        session.create(mac_key, ObjectKind::MacKey(Suite::Sm), "MAC").expect("a key");
+        let sealed = session.seal(key, spec, b"aad", b"text").expect("a ciphertext");
+        let control = tokens_folder().join("control.toml");
+        let mut wrong_answer_to =
+            |function: &str, bit: u32, call: &mut dyn FnMut(&mut dyn HsmSession) -> _| {
+                let rule = format!(
+                    "format = 1\n[[rule]]\nfunctions = [\"{function}\"]\ncalls = [1]\naction = \"corrupt\"\nbit = {bit}\n"
+                );
+                std::fs::write(&control, rule).expect("the fault is scripted");
+                std::thread::sleep(Duration::from_millis(20));
+                let outcome: Result<(), HsmError> = call(session.as_mut());
+                let error = outcome.expect_err("the wrong bit is noticed");
+                assert!(matches!(error, HsmError::UnexpectedAnswer { .. }), "{function}, bit {bit}: {error}");
+                assert_eq!(error.class(), ErrorClass::DeviceSick);
+                std::fs::remove_file(&control).expect("no more faults");
+                std::thread::sleep(Duration::from_millis(20));
+            };
+        // In text, check and tag; then in text and check.
+        for bit in (0..8 * (4 + 8 + 16)).step_by(7) {
+            wrong_answer_to("C_Encrypt", bit, &mut |session| {
+                session.seal(key, spec, b"aad", b"text").map(drop)
+            });
+        }
+        for bit in (0..8 * (4 + 8)).step_by(7) {
+            wrong_answer_to("C_Decrypt", bit, &mut |session| {
+                session.open(key, spec, b"aad", &sealed).map(drop)
+            });
+        }
+        wrong_answer_to("C_Decrypt", 0, &mut |session| session.seal(key, spec, b"aad", b"text").map(drop));
+        wrong_answer_to("C_Sign", 9, &mut |session| session.mac(mac_key, Suite::Sm, b"message").map(drop));
+        let opened = session.open(key, spec, b"aad", &sealed).expect("nothing was wrong with it");
+        assert_eq!(opened.expose(), b"text");
     });
 }

@@ -4,9 +4,17 @@
 mod contract;
 mod sim;
 
+use contract::in_own_process;
 use kms_core::key::KeySpec;
 use sim::HsmSim;
 
 const DEVICE: HsmSim = HsmSim { personality: "luna", profile: "hsm-sim-luna", specs: &[KeySpec::Aes256] };
 
 contract::cases!(DEVICE);
+
+#[test]
+fn a_profile_with_another_hash_does_not_open() {
+    in_own_process("a_profile_with_another_hash_does_not_open", &DEVICE, |device| {
+        contract::profiles::refuses_another_hash(device, "mac = \"0x80000b02\"", "mac = \"0x00000251\"");
+    });
+}

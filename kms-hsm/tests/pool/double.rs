@@ -235,7 +235,7 @@ pub fn use_hsm(session: &mut dyn HsmSession) -> Result<(), HsmError> {
 
 /// Asks for the decryption of something that nobody sealed.
 pub fn open_garbage(session: &mut dyn HsmSession) -> Result<(), HsmError> {
-    let garbage = Sealed::parse(&[0; 12], vec![0; 16]).unwrap();
+    let garbage = Sealed::parse(&[0; 12], vec![0; 24]).unwrap();
     session.open(HsmObjectId([1; 16]), KeySpec::Aes256, b"", &garbage).map(|_| ())
 }
 

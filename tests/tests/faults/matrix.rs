@@ -6,6 +6,7 @@ use kms_tests::{Deployment, Options, Refused, Rpc, audit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ const FAULT_TIME: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the service may take to recover before that counts as "needs a restart".
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
+/// The signal of a process that aborts.
+const ABORTED: i32 = 6;
 /// How many clients make traffic.
 const CLIENT_COUNT: usize = 3;
 
@@ -62,7 +65,7 @@ struct Fault {
     control: &'static str,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 13] = [
     Fault {
         name: "20 ms latency",
         control: "[[rule]]\nfunctions = [\"*\"]\naction = \"delay\"\ndelay_us = 20000\n",
@@ -97,7 +100,24 @@ const FAULTS: [Fault; 10] = [
         control: "[[rule]]\nfunctions = [\"*\"]\nprobability = 0.05\nmoment = \"after\"\naction = \"fail\"\nerror = \"CKR_DEVICE_ERROR\"\n",
     },
     Fault { name: "no more sessions", control: "NO_SESSIONS" },
+    Fault {
+        name: "every 20th call fails",
+        control: "[[rule]]\nfunctions = [\"*\"]\nevery = 20\naction = \"fail\"\nerror = \"CKR_FUNCTION_FAILED\"\n",
+    },
+    // The login that is there goes on: nobody may try the PIN to find out.
+    Fault { name: "PIN locked", control: "PIN_LOCKED" },
+    Fault {
+        name: "one bit of an answer is wrong",
+        control: "[[rule]]\nfunctions = [\"C_Encrypt\", \"C_Decrypt\", \"C_Sign\", \"C_GenerateRandom\"]\n\
+                  probability = 0.3\naction = \"corrupt\"\n",
+    },
 ];
+
+/// The last fault of the list, which no process survives.
+const CRASH: Fault = Fault {
+    name: "the HSM's library crashes",
+    control: "[[rule]]\nfunctions = [\"C_Encrypt\"]\ncalls = [20]\naction = \"crash\"\n",
+};
 
 fn slots(deployment: &Deployment) -> Vec<u64> {
     let names = fs::read_dir(deployment.state("tokens")).expect("the tokens' folder");
@@ -113,6 +133,7 @@ fn begin(deployment: &Deployment, fault: &Fault) {
     };
     let rules = match fault.control {
         "PULLED" => of_tokens("present = false"),
+        "PIN_LOCKED" => of_tokens("user_pin_locked = true"),
         // The sessions that are there are lost too, or nobody would need a new one.
         "NO_SESSIONS" => format!(
             "{}[[rule]]\nfunctions = [\"*\"]\nevery = 50\naction = \"lose_sessions\"\n",
@@ -173,7 +194,9 @@ fn retryable(operation: Operation, status: Status) -> Refused {
     // A deadline that passes on the client's side carries no reason of the service.
     let is_deadline = matches!(refused.code, Code::DeadlineExceeded | Code::Cancelled);
     let is_retryable = matches!(refused.code, Code::Unavailable | Code::ResourceExhausted | Code::Aborted);
-    assert!(is_retryable || is_deadline, "{operation:?} was refused for good: {refused:?}");
+    // Nor does a connection that the server's end broke.
+    let is_broken = refused.code == Code::Unknown && refused.message == "transport error";
+    assert!(is_retryable || is_deadline || is_broken, "{operation:?} was refused for good: {refused:?}");
     assert_ne!(refused.reason, "SEALED", "{operation:?}: the node has sealed itself");
     let reason = if refused.reason.is_empty() { "DEADLINE".to_owned() } else { refused.reason.clone() };
     Refused { reason, ..refused }
@@ -378,5 +401,35 @@ async fn every_fault_of_the_hsm_is_survived_by_every_operation() {
     }
     // Past the capture of the test runner: this is the result.
     let _ = std::io::stderr().write_all(table.as_bytes());
+    audit::verify(&deployment);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_library_of_the_hsm_crashes_nothing_acknowledged_is_lost() {
+    let deployment = Arc::new(Deployment::start(Options::default()));
+    for (name, protection) in [("resident", "resident"), ("rotated", "resident"), ("wrapped", "wrapped")] {
+        deployment.kms("admin", &["key", "create", name, "--spec", "sm4", "--protection", protection]).done();
+    }
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut client = Client::new(&deployment, &seen).await;
+    begin(&deployment, &CRASH);
+    let ended = loop {
+        for operation in Operation::ALL {
+            // The connection breaks in the middle of some call.
+            let _ = client.run(operation).await;
+        }
+        if let Some(ended) = deployment.wait_until_ended(Duration::ZERO) {
+            break ended;
+        }
+    };
+    assert_eq!(ended.signal(), Some(ABORTED), "{}", deployment.last_log());
+    end(&deployment);
+    deployment.start_again();
+    let mut probe = Client::new(&deployment, &Arc::default()).await;
+    for operation in Operation::ALL {
+        probe.run(operation).await.unwrap_or_else(|refused| panic!("{operation:?}: {refused:?}"));
+    }
+    assert!(!seen.lock().expect("nobody works").kept.is_empty(), "something was acknowledged before");
+    nothing_is_lost(&mut probe, &seen).await;
     audit::verify(&deployment);
 }
