@@ -20,7 +20,7 @@ pub struct BreakerOptions {
 
 impl Default for BreakerOptions {
     fn default() -> Self {
-        Self { failures: 5, probe_first: Duration::from_millis(250), probe_interval: Duration::from_secs(5) }
+        Self { failures: 5, probe_first: Duration::from_millis(250), probe_interval: Duration::from_secs(1) }
     }
 }
 

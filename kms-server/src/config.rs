@@ -137,7 +137,7 @@ pub struct Hsm {
     #[serde(default = "five")]
     pub breaker_failures: u32,
     /// How far apart the self-tests are at most, in seconds; the first ones come sooner.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "one_second")]
     pub breaker_probe_seconds: u64,
 }
 
@@ -226,8 +226,8 @@ fn five() -> u32 {
     5
 }
 
-fn five_seconds() -> u64 {
-    5
+fn one_second() -> u64 {
+    1
 }
 
 fn window() -> u64 {

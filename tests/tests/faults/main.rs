@@ -2,6 +2,7 @@
 
 mod account;
 mod crash;
+mod garbage;
 mod interrupted;
 mod known_secrets;
 mod matrix;
