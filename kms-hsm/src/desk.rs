@@ -156,6 +156,16 @@ impl Desk {
         self.begin_running(thread, now, "keeper", now, None, true)
     }
 
+    /// The keeper's call came back and the next one begins: each has the whole time for itself.
+    pub(crate) fn keeper_goes_on(&mut self, thread: ThreadNumber, now: Instant) {
+        if let Some(running) = self.running.get_mut(&thread) {
+            (running.started, running.deadline) = (now, now);
+            if std::mem::take(&mut running.is_stuck) {
+                self.is_keeper_stuck = false;
+            }
+        }
+    }
+
     fn begin_running(
         &mut self,
         thread: ThreadNumber,

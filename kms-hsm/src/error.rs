@@ -216,7 +216,7 @@ pub enum HsmError {
     /// The pool or partition was stopped.
     #[error("the connection to the token is closed")]
     Stopped,
-    /// Our own code panicked during the operation; the session was thrown away.
+    /// Our own code panicked during the operation.
     #[error("the worker panicked during {operation}")]
     Panicked {
         /// The operation.

@@ -8,7 +8,8 @@ use crate::{ConfirmedObject, ObjectKind};
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use kms_core::id::HsmObjectId;
-use kms_core::suite::NONCE_LEN;
+use kms_core::secret::leaving_no_stack;
+use kms_core::suite::{Digest32, NONCE_LEN, Suite};
 use std::collections::HashMap;
 
 /// Most bytes that one call asks the token's random generator for.
@@ -23,7 +24,8 @@ pub(crate) struct Live {
     handles: HashMap<(HsmObjectId, u64), ObjectHandle>,
     handle_generation: u64,
     nonces: Vec<[u8; NONCE_LEN]>,
-    last_random: [u8; 16],
+    /// Of the first bytes of the last random piece, which may be somebody's key.
+    last_random: Option<Digest32>,
 }
 
 /// Whether the operation has reached the call that changes something. Behind it nothing is repeated.
@@ -70,7 +72,7 @@ impl Live {
             // Read after the login that opening may have made, which starts a generation.
             handle_generation: partition.handle_generation(),
             nonces: Vec::new(),
-            last_random: [0; 16],
+            last_random: None,
         })
     }
 
@@ -93,12 +95,13 @@ impl Live {
         for piece in out.chunks_mut(RANDOM_CALL_LEN_MAX) {
             self.session.get().generate_random_slice(piece)?;
             if let Some(first) = piece.first_chunk::<16>() {
-                if *first == self.last_random || first.iter().all(|byte| *byte == first[0]) {
+                let digest = Some(leaving_no_stack(|| Suite::Intl.hash(&[first])));
+                if digest == self.last_random || first.iter().all(|byte| *byte == first[0]) {
                     return Err(
                         HsmError::UnexpectedAnswer { what: "random bytes that are not random" }.into()
                     );
                 }
-                self.last_random = *first;
+                self.last_random = digest;
             }
         }
         Ok(())

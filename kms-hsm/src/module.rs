@@ -149,13 +149,22 @@ impl HsmModule {
     /// # Errors
     /// [`ModuleError::Hsm`] when the library cannot list them.
     pub fn tokens(&self) -> Result<Vec<TokenDescription>, ModuleError> {
-        let mut tokens = Vec::new();
+        self.look_at_tokens().map(|(tokens, _)| tokens)
+    }
+
+    /// Every token that says what it is, and the last error of those that do not: a foreign card in another slot is
+    /// nobody's fault.
+    fn look_at_tokens(&self) -> Result<(Vec<TokenDescription>, Option<ModuleError>), ModuleError> {
+        let (mut tokens, mut silent) = (Vec::new(), None);
         for slot in self.client().get_slots_with_token()? {
             let token = match self.client().get_token_info(slot) {
                 Ok(token) => token,
                 // Taken out between the two calls.
                 Err(Pkcs11Error::Pkcs11(RvError::TokenNotPresent | RvError::SlotIdInvalid, _)) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    silent = Some(error.into());
+                    continue;
+                }
             };
             tokens.push(TokenDescription {
                 label: token.label().to_owned(),
@@ -171,7 +180,7 @@ impl HsmModule {
                 slot,
             });
         }
-        Ok(tokens)
+        Ok((tokens, silent))
     }
 
     /// The one initialised token with this label. Slot numbers change, labels are given by us.
@@ -179,17 +188,16 @@ impl HsmModule {
     /// # Errors
     /// [`ModuleError::NoToken`] lists the labels that there are; [`ModuleError::SeveralTokens`].
     pub fn find_token(&self, label: &str) -> Result<TokenDescription, ModuleError> {
-        let (mut found, others): (Vec<_>, Vec<_>) = self
-            .tokens()?
-            .into_iter()
-            .filter(|token| token.is_initialised)
-            .partition(|token| token.label == label);
+        let (tokens, silent) = self.look_at_tokens()?;
+        let (mut found, others): (Vec<_>, Vec<_>) =
+            tokens.into_iter().filter(|token| token.is_initialised).partition(|token| token.label == label);
         match (found.len(), found.pop()) {
             (1, Some(token)) => Ok(token),
-            (0, _) => Err(ModuleError::NoToken {
+            // It may be the one that does not say what it is.
+            (0, _) => Err(silent.unwrap_or_else(|| ModuleError::NoToken {
                 label: label.to_owned(),
                 present: others.into_iter().map(|token| token.label).collect(),
-            }),
+            })),
             (count, _) => Err(ModuleError::SeveralTokens { label: label.to_owned(), count }),
         }
     }

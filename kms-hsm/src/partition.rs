@@ -6,14 +6,14 @@ use crate::pin::Pin;
 use crate::session::Pkcs11Session;
 use crate::survey::is_offered;
 use crate::{HsmPartition, HsmSession, ObjectKind};
-use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use kms_core::id::HsmObjectId;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// A PKCS#11 token on which this process is logged in as the user.
 ///
@@ -81,6 +81,17 @@ impl KnownObjects {
 /// what such a login has cost, and some destroy their keys after ten wrong ones.
 const UNCLEAR_LOGINS_MAX: u32 = 3;
 
+/// What one failed login has cost of the attempts that the token allows.
+#[derive(Clone, Copy, Debug)]
+enum LoginCost {
+    /// One: the PIN is wrong.
+    Attempt,
+    /// None: the token cannot have looked at the PIN.
+    Nothing,
+    /// One, or none.
+    Unclear,
+}
+
 /// What failed logins may have cost.
 #[derive(Default)]
 struct Attempts {
@@ -93,18 +104,35 @@ impl Attempts {
     }
 
     /// Counts a failed login, and says whether the PIN must never be sent again.
-    fn is_last(&mut self, class: ErrorClass) -> bool {
-        match class {
-            ErrorClass::PinIncorrect => true,
-            // Somebody else in this process logged in since we looked, or the token went: it did not look at
-            // the PIN. The next call sees the state and goes on from there.
-            ErrorClass::LoginLost | ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => false,
-            _ => {
+    fn is_last(&mut self, cost: LoginCost) -> bool {
+        match cost {
+            LoginCost::Attempt => true,
+            LoginCost::Nothing => false,
+            LoginCost::Unclear => {
                 self.unclear_count += 1;
                 self.unclear_count >= UNCLEAR_LOGINS_MAX
             }
         }
     }
+}
+
+/// Somebody else in this process logged in since we looked, or session or token were gone before the login began. The
+/// next call sees the state and goes on from there. Any other answer may have come after a look at the PIN.
+fn has_not_looked_at_the_pin(error: &Pkcs11Error) -> bool {
+    matches!(
+        error,
+        Pkcs11Error::Pkcs11(
+            RvError::SessionHandleInvalid
+                | RvError::SessionClosed
+                | RvError::TokenNotPresent
+                | RvError::SlotIdInvalid
+                | RvError::SessionReadOnlyExists
+                | RvError::UserAlreadyLoggedIn
+                | RvError::UserAnotherAlreadyLoggedIn
+                | RvError::UserTooManyTypes,
+            _
+        )
+    )
 }
 
 /// A session that is closed when dropped, unless the token has declared it dead: its number may belong to
@@ -263,6 +291,15 @@ impl Partition {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// [`Partition::turn_at_objects`] when nobody has it.
+    pub(crate) fn try_turn_at_objects(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.objects.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     pub(crate) fn known(&self) -> MutexGuard<'_, KnownObjects> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -335,8 +372,14 @@ impl Partition {
 
     /// What a failed login means, and whether the PIN is ever sent again.
     fn login_failed(&self, login: &mut Login, error: Pkcs11Error) -> HsmError {
+        let is_unseen = has_not_looked_at_the_pin(&error);
         let error = HsmError::from(error);
-        if !login.attempts.is_last(error.class()) {
+        let cost = match error.class() {
+            ErrorClass::PinIncorrect => LoginCost::Attempt,
+            _ if is_unseen => LoginCost::Nothing,
+            _ => LoginCost::Unclear,
+        };
+        if !login.attempts.is_last(cost) {
             return error;
         }
         self.is_refused.store(true, Ordering::Release);
@@ -401,30 +444,48 @@ impl Drop for Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cryptoki::context::Function;
 
     #[test]
     fn one_refused_pin_is_the_last_attempt() {
-        assert!(Attempts::default().is_last(ErrorClass::PinIncorrect));
+        assert!(Attempts::default().is_last(LoginCost::Attempt));
     }
 
     #[test]
     fn logins_without_a_clear_answer_are_made_three_times_in_a_row_and_no_more() {
         let mut attempts = Attempts::default();
-        assert!(!attempts.is_last(ErrorClass::DeviceSick));
-        assert!(!attempts.is_last(ErrorClass::DeviceSick));
-        // The token did not look at the PIN, so nothing was spent; nor is it forgotten what was.
-        for free in [ErrorClass::LoginLost, ErrorClass::RetryOnNewSession, ErrorClass::TokenGone] {
-            assert!((0..20).all(|_| !attempts.is_last(free)), "{free:?}");
+        assert!(!attempts.is_last(LoginCost::Unclear));
+        assert!(!attempts.is_last(LoginCost::Unclear));
+        // Nothing was spent; nor is it forgotten what was.
+        assert!((0..20).all(|_| !attempts.is_last(LoginCost::Nothing)));
+        assert!(attempts.is_last(LoginCost::Unclear));
+    }
+
+    #[test]
+    fn only_what_comes_before_a_look_at_the_pin_costs_nothing() {
+        let answered = |answer| has_not_looked_at_the_pin(&Pkcs11Error::Pkcs11(answer, Function::Login));
+        for before in [RvError::SessionHandleInvalid, RvError::TokenNotPresent, RvError::UserAlreadyLoggedIn]
+        {
+            assert!(answered(before), "{before:?}");
         }
-        assert!(attempts.is_last(ErrorClass::CallersFault), "whatever else it answered");
+        for unclear in [
+            RvError::DeviceRemoved,
+            RvError::DeviceError,
+            RvError::FunctionCanceled,
+            RvError::Cancel,
+            RvError::ArgumentsBad,
+            RvError::UnknownErrorCode(0x8000_0001),
+        ] {
+            assert!(!answered(unclear), "{unclear:?}");
+        }
     }
 
     #[test]
     fn a_login_that_succeeds_starts_the_count_again() {
         let mut attempts = Attempts::default();
-        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(LoginCost::Unclear));
         attempts.succeeded();
-        assert!(!attempts.is_last(ErrorClass::DeviceSick));
-        assert!(!attempts.is_last(ErrorClass::DeviceSick));
+        assert!(!attempts.is_last(LoginCost::Unclear));
+        assert!(!attempts.is_last(LoginCost::Unclear));
     }
 }

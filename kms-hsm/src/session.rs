@@ -76,7 +76,15 @@ impl Pkcs11Session {
                 matches!(error.class(), ErrorClass::RetryOnNewSession | ErrorClass::LoginLost);
             (error, may_come_back)
         })?;
-        let error = match operation(live, &partition, effect) {
+        let logins = partition.login_count();
+        let result = operation(live, &partition, effect);
+        if !partition.has_held_login_since(logins) {
+            // Handles went with the old login, and a token may give their numbers to other objects: whatever the
+            // answer is, it may be another object's.
+            self.live = None;
+            return Err((HsmError::LoginLost { source: None }, true));
+        }
+        let error = match result {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
@@ -186,18 +194,18 @@ impl HsmSession for Pkcs11Session {
             }
             *effect = Effect::Possible;
             let session = live.session.get();
-            match kind {
+            let made = match kind {
                 ObjectKind::SealingKey(spec) => {
                     let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
                     let mut template = sealing_key(profile, spec, table);
                     template.extend(naming(id, label));
-                    session.generate_key(&plain(table.generate), &template)?;
+                    vec![session.generate_key(&plain(table.generate), &template)?]
                 }
                 ObjectKind::MacKey(suite) => {
                     let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
                     let mut template = mac_key(profile, table);
                     template.extend(naming(id, label));
-                    session.generate_key(&plain(table.generate), &template)?;
+                    vec![session.generate_key(&plain(table.generate), &template)?]
                 }
                 ObjectKind::SigningKey(suite) => {
                     let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
@@ -205,18 +213,34 @@ impl HsmSession for Pkcs11Session {
                         (signing_public_key(table), signing_private_key(profile, table));
                     public.extend(naming(id, label));
                     private.extend(naming(id, label));
-                    session.generate_key_pair(&plain(table.generate), &public, &private)?;
+                    let (public, private) =
+                        session.generate_key_pair(&plain(table.generate), &public, &private)?;
+                    vec![private, public]
                 }
-            }
+            };
             let confirmed = live.confirm(partition, id, kind);
-            if let Err(CallError::Ours(HsmError::AttributeNotKept { .. })) = confirmed {
-                // Ours, made a moment ago and never used: a key that could get out must not stay.
-                for handle in live.find(partition, id, None)? {
-                    live.session.get().destroy_object(handle)?;
+            let is_in_the_way = match &confirmed {
+                // A key that could get out must not stay.
+                Err(CallError::Ours(HsmError::AttributeNotKept { .. })) => {
+                    partition.known().forget(id);
+                    true
                 }
-                partition.known().forget(id);
+                // Another process made one under this id since we looked, and may be using it already.
+                Err(CallError::Ours(HsmError::Ambiguous { .. })) => true,
+                _ => false,
+            };
+            if is_in_the_way {
+                // Ours, made a moment ago and never used.
+                for handle in made {
+                    session.destroy_object(handle)?;
+                }
             }
-            confirmed
+            match confirmed {
+                Err(CallError::Ours(HsmError::Ambiguous { .. })) => {
+                    Err(HsmError::AlreadyExists { id }.into())
+                }
+                confirmed => confirmed,
+            }
         })
     }
 
@@ -299,8 +323,9 @@ impl HsmSession for Pkcs11Session {
                 return Err(HsmError::TokenGone { source: None }.into());
             }
             live.check_login()?;
-            {
-                let _turn = partition.turn_at_objects();
+            // Whoever looks for objects at this moment may be inside a call that hangs. That is no reason for the
+            // keeper, who asks this, to stand still as well.
+            if let Some(_turn) = partition.try_turn_at_objects() {
                 live.check_presence(partition)?;
             }
             Ok(TokenStatus {

@@ -20,23 +20,6 @@ const SELF_TESTS_MAX: u32 = 3;
 /// How many random bytes the keeper fetches at a time.
 const REFILL_LEN: usize = 1024;
 
-/// Whether a token does what it must. An error may be an odd one, of which a token that serves its callers has some: it
-/// is asked again. A wrong answer is believed at once.
-fn passes_self_test(session: &mut Observed) -> bool {
-    for _ in 0..SELF_TESTS_MAX {
-        match session.self_test() {
-            Ok(()) => return true,
-            Err(error) => {
-                tracing::error!(%error, "the HSM's self-test");
-                if matches!(error, HsmError::SelfTest { source: None, .. }) {
-                    return false;
-                }
-            }
-        }
-    }
-    false
-}
-
 /// Counts a thread for as long as it runs, also when it unwinds.
 pub(crate) struct RunningThread(Arc<Shared>);
 
@@ -237,9 +220,11 @@ impl Shared {
         let mut session = None;
         let mut next_heartbeat = Instant::now();
         let mut next_probe = Instant::now();
+        let mut owes_probe = false;
         loop {
             let left = |until: Instant| until.saturating_duration_since(Instant::now());
             let round = match self.health.health() {
+                Health::Healthy if owes_probe => left(next_probe.min(next_heartbeat)),
                 Health::Healthy => left(next_heartbeat),
                 Health::CircuitOpen { probe_at } => left(probe_at.min(next_heartbeat)),
                 Health::Away { .. } => AWAY_ROUND,
@@ -258,9 +243,10 @@ impl Shared {
             let now = Instant::now();
             let is_due = wake.is_suspicious || now >= next_heartbeat;
             // Whoever sends garbage must not keep the device busy with self-tests.
+            owes_probe |= wake.wants_probe;
             let is_probe_due = match wake.health {
                 Health::CircuitOpen { probe_at } => now >= probe_at,
-                _ => wake.wants_probe && now >= next_probe,
+                _ => owes_probe && now >= next_probe,
             };
             let is_refill_due = wake.health == Health::Healthy && self.random.is_low();
             let is_away = matches!(wake.health, Health::Away { .. });
@@ -270,53 +256,104 @@ impl Shared {
             if self.lock().begin_keeper(number, now) {
                 self.watch_bell.notify_all();
             }
-            self.keepers_turn(&mut session, &wake, is_due || is_away, is_probe_due);
+            self.keepers_turn(number, &mut session, &wake, (is_due || is_away, is_probe_due));
             let _ = self.leave(number);
             if is_due {
                 next_heartbeat = Instant::now() + self.options.heartbeat;
             }
             if is_probe_due {
                 next_probe = Instant::now() + self.options.breaker.probe_interval;
+                owes_probe = false;
             }
         }
     }
 
-    fn keepers_turn(&self, session: &mut Option<Observed>, wake: &Wake, is_due: bool, is_probe_due: bool) {
+    fn keepers_turn(
+        &self,
+        number: ThreadNumber,
+        session: &mut Option<Observed>,
+        wake: &Wake,
+        (is_due, is_probe_due): (bool, bool),
+    ) {
         let is_away = matches!(wake.health, Health::Away { .. });
-        let result = match self.keepers_round(session, is_due) {
+        let result = match self.keepers_round(number, session, is_due) {
             // One odd answer is not an absence: the round is repeated on a new session first.
             Err(ErrorClass::DeviceSick | ErrorClass::RetryOnNewSession | ErrorClass::Busy) if !is_away => {
-                self.keepers_round(session, true)
+                self.keepers_round(number, session, true)
             }
             result => result,
         };
+        let is_open = matches!(wake.health, Health::CircuitOpen { .. });
         match result {
             Ok(()) => self.health.is_back(),
             Err(ErrorClass::PinIncorrect) => self.health.fail(FailureReason::PinIncorrect),
+            // No room for one more session says nothing about those that are there: the next round tries again.
+            Err(ErrorClass::Busy) if !is_away => {}
             Err(class) => return self.stayed_away(class),
         }
         if is_probe_due {
-            let is_passed = session.as_mut().is_some_and(passes_self_test);
-            // One that was begun before the circuit opened must not close it.
-            if !is_passed || matches!(wake.health, Health::CircuitOpen { .. }) {
-                self.health.probed(is_passed);
+            let passed = session.as_mut().and_then(|session| self.passes_self_test(number, session));
+            match passed {
+                // One that was begun before the circuit opened must not close it.
+                Some(true) if is_open => self.health.probed(true),
+                Some(true) => {}
+                Some(false) => self.health.probed(false),
+                // An open circuit stays open until a test has passed.
+                None if is_open => self.health.probed(false),
+                None => {}
             }
         }
     }
 
+    /// Whether a token does what it must; `None` when that was not to be found out. An error may be an odd one, of which a
+    /// token that serves its callers has some: it is asked again. A wrong answer is believed at once.
+    fn passes_self_test(&self, number: ThreadNumber, session: &mut Observed) -> Option<bool> {
+        let mut is_undecided = false;
+        for _ in 0..SELF_TESTS_MAX {
+            self.lock().keeper_goes_on(number, Instant::now());
+            match session.self_test() {
+                Ok(()) => return Some(true),
+                Err(error) => {
+                    tracing::error!(%error, "the HSM's self-test");
+                    if matches!(error, HsmError::SelfTest { source: None, .. }) {
+                        return Some(false);
+                    }
+                    // A session, the login or the token went, or somebody was in the way: no word about mechanisms.
+                    is_undecided |= matches!(
+                        error.class(),
+                        ErrorClass::Busy
+                            | ErrorClass::LoginLost
+                            | ErrorClass::TokenGone
+                            | ErrorClass::RetryOnNewSession
+                    );
+                }
+            }
+        }
+        if is_undecided { None } else { Some(false) }
+    }
+
     /// Asks for a sign of life when `is_due`, and fills the stock.
-    fn keepers_round(&self, session: &mut Option<Observed>, is_due: bool) -> Result<(), ErrorClass> {
+    fn keepers_round(
+        &self,
+        number: ThreadNumber,
+        session: &mut Option<Observed>,
+        is_due: bool,
+    ) -> Result<(), ErrorClass> {
+        let next_call = || self.lock().keeper_goes_on(number, Instant::now());
         let mut current = match session.take() {
             Some(current) => current,
             None => self.open_session_for(self.keepers_observer.clone()).map_err(|error| error.class())?,
         };
         if is_due {
+            next_call();
             current.status().map_err(|error| error.class())?;
+            next_call();
             current.random(&mut [0; 16]).map_err(|error| error.class())?;
         }
         let mut fresh = Zeroizing::new([0; REFILL_LEN]);
         while self.random.room() > 0 && !self.is_stopping.load(Ordering::Acquire) {
             let len = self.random.room().min(REFILL_LEN);
+            next_call();
             current.random(&mut fresh[..len]).map_err(|error| error.class())?;
             self.random.put(&mut fresh[..len]);
         }

@@ -7,11 +7,13 @@ use contract::logins::{take_tokens_away, watchful_pool};
 use contract::{
     Device, Fixture, LABEL, USER_PIN, eventually, in_own_process, new_id, pin, raw, soon, tokens_folder,
 };
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType};
 use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
 use kms_hsm::{
-    ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ObjectKind,
-    ProfileChoice,
+    ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ModuleError,
+    ObjectKind, ProfileChoice,
 };
 use sim::HsmSim;
 use std::process::Command;
@@ -173,5 +175,109 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
         wrong_answer_to("C_Sign", 9, &mut |session| session.mac(mac_key, Suite::Sm, b"message").map(drop));
         let opened = session.open(key, spec, b"aad", &sealed).expect("nothing was wrong with it");
         assert_eq!(opened.expose(), b"text");
+    });
+}
+
+/// Two nodes finish the creation that a third has left behind: whoever comes second takes its own object away again.
+#[test]
+fn an_object_that_somebody_else_made_meanwhile_stays_and_ours_goes() {
+    in_own_process("an_object_that_somebody_else_made_meanwhile_stays_and_ours_goes", &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let (_partition, mut session) = fixture.session();
+        let (id, kind) = (new_id(), ObjectKind::SealingKey(KeySpec::Aes256));
+        let slow = "format = 1\n[[rule]]\nfunctions = [\"C_GenerateKey\"]\ncalls = [1]\naction = \"delay\"\ndelay_us = 400000\n";
+        std::fs::write(tokens_folder().join("control.toml"), slow).expect("the fault is scripted");
+        std::thread::sleep(Duration::from_millis(20));
+        let other = raw::session(&fixture);
+        let named = [Attribute::Token(true), Attribute::Id(id.0.to_vec())];
+        std::thread::scope(|scope| {
+            let creating = scope.spawn(|| session.create(id, kind, "ours"));
+            std::thread::sleep(Duration::from_millis(100));
+            let mut template = named.to_vec();
+            template.extend([Attribute::Label(b"theirs".to_vec()), Attribute::ValueLen(32.into())]);
+            other.generate_key(&Mechanism::AesKeyGen, &template).expect("the other node is faster");
+            assert!(!creating.is_finished(), "ours is still being made");
+            let refused = creating.join().expect("it ends").expect_err("there is one already");
+            assert!(matches!(refused, HsmError::AlreadyExists { .. }), "{refused}");
+        });
+        let found = other.find_objects(&named).expect("a list");
+        let [left] = found.as_slice() else { panic!("{} objects", found.len()) };
+        let label = other.get_attributes(*left, &[AttributeType::Label]).expect("its label");
+        assert_eq!(label, [Attribute::Label(b"theirs".to_vec())]);
+    });
+}
+
+/// Scripts the faults of every call from now on.
+fn script(rules: &str) {
+    std::fs::write(tokens_folder().join("control.toml"), format!("format = 1\n{rules}"))
+        .expect("a control file");
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+#[test]
+fn a_token_that_is_full_passes_its_self_test() {
+    in_own_process("a_token_that_is_full_passes_its_self_test", &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let (_partition, mut session) = fixture.session();
+        for function in ["C_GenerateKey", "C_GenerateKeyPair", "C_CreateObject"] {
+            script(&format!(
+                "[[rule]]\nfunctions = [\"{function}\"]\naction = \"fail\"\nerror = \"CKR_DEVICE_MEMORY\"\n"
+            ));
+            session.self_test().expect("what is full is not sick");
+        }
+        std::fs::remove_file(tokens_folder().join("control.toml")).expect("no more faults");
+        assert!(
+            raw::session(&fixture).find_objects(&[]).expect("a list").is_empty(),
+            "nothing is left behind"
+        );
+    });
+}
+
+#[test]
+fn a_foreign_card_in_another_slot_does_not_hide_ours() {
+    in_own_process("a_foreign_card_in_another_slot_does_not_hide_ours", &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let refused = |slot: u64| {
+            script(&format!(
+                "[[rule]]\nfunctions = [\"C_GetTokenInfo\"]\nslot = {slot}\naction = \"fail\"\n\
+                 error = \"CKR_TOKEN_NOT_RECOGNIZED\"\n"
+            ));
+        };
+        // The folder of a token is named after its slot; the slot after it waits for the next token.
+        let folders = std::fs::read_dir(tokens_folder())
+            .expect("the tokens")
+            .map(|entry| entry.expect("a name").path());
+        let number =
+            |path: std::path::PathBuf| path.to_string_lossy().rsplit('-').next()?.parse::<u64>().ok();
+        let ours = folders.filter_map(number).max().expect("a token");
+        refused(ours + 1);
+        fixture.module.find_token(LABEL).expect("ours says what it is");
+        // It may be ours that does not: then it is not said that there is none.
+        refused(ours);
+        let error = fixture.module.find_token(LABEL).expect_err("nobody says that it is ours");
+        assert!(matches!(error, ModuleError::Hsm(HsmError::TokenGone { .. })), "{error}");
+    });
+}
+
+#[test]
+fn while_one_session_hangs_at_an_object_another_says_that_the_token_lives() {
+    let name = "while_one_session_hangs_at_an_object_another_says_that_the_token_lives";
+    in_own_process(name, &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let (partition, mut session) = fixture.session();
+        let mut keeper = partition.open_session().expect("a second session");
+        script("[[rule]]\nfunctions = [\"C_GenerateKey\"]\naction = \"hang\"\n");
+        let kind = ObjectKind::SealingKey(KeySpec::Sm4);
+        std::thread::scope(|scope| {
+            let hanging = scope.spawn(|| session.create(new_id(), kind, "slow"));
+            std::thread::sleep(Duration::from_millis(100));
+            let begin = Instant::now();
+            keeper.status().expect("the token lives");
+            let error = keeper.self_test().expect_err("it would have to wait");
+            assert_eq!(error.class(), ErrorClass::Busy, "{error}");
+            assert!(begin.elapsed() < Duration::from_secs(1) && !hanging.is_finished());
+            std::fs::remove_file(tokens_folder().join("control.toml")).expect("no more faults");
+            hanging.join().expect("it ends").expect("and was only slow");
+        });
     });
 }

@@ -307,6 +307,7 @@ impl Config {
         }
         let hsm = &self.hsm;
         for (key, found, min, max) in [
+            ("hsm.grace_seconds", hsm.grace_seconds, 1, 86_400),
             ("hsm.hang_seconds", hsm.hang_seconds, 1, 600),
             ("hsm.stuck_threads_max", hsm.stuck_threads_max as u64, 0, 64),
             ("hsm.breaker_failures", u64::from(hsm.breaker_failures), 1, 1000),

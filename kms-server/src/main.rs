@@ -108,6 +108,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long a process that ends waits for threads inside the HSM's driver.
+const DRIVER_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::NodeKey { suite, out } => node_key(&suite, &out),
@@ -124,10 +127,13 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let config = Config::load(&config)?;
             telemetry::start_log(&config.log).context("log.filter is not valid")?;
             let runtime = runtime()?;
-            runtime.block_on(async {
+            let ended = runtime.block_on(async {
                 let shutdown = shutdown_signal()?;
                 run::serve(config, |_| {}, shutdown).await.map_err(anyhow::Error::from)
-            })
+            });
+            // A call that hangs in the HSM's driver must not keep the process.
+            runtime.shutdown_timeout(DRIVER_WAIT);
+            ended
         }
         Command::CheckConfig { config } => {
             let config = Config::load(&config)?;

@@ -44,7 +44,8 @@ const REPEAT: &str = "try again, and a change with the same idempotency token";
 
 /// The HSM did not open a ciphertext: its sender's fault, or the HSM's.
 pub(super) fn opening(error: HsmError) -> ServiceError {
-    if error.class() != ErrorClass::CallersFault {
+    // Other refusals of the HSM (a key that is exhausted, or not allowed to decrypt) are not the ciphertext's.
+    if !matches!(error, HsmError::CiphertextInvalid | HsmError::TooLong { .. }) {
         return error.into();
     }
     tracing::debug!(error = %crate::chain(&error), "the HSM does not open a ciphertext");

@@ -36,6 +36,9 @@ pub enum UnsealError {
     /// The token is not there, not ours, or refused the PIN.
     #[error("the operations partition does not open")]
     Partition(#[source] Box<ModuleError>),
+    /// The token's library does not come back.
+    #[error("the HSM's library did not answer within {} s; if it never does, restart the server", UNSEAL_DEADLINE.as_secs())]
+    NoAnswer,
     /// No threads for the pool.
     #[error("the HSM pool does not start")]
     Pool(#[source] std::io::Error),
@@ -132,7 +135,10 @@ impl Node {
             return Err(UnsealError::AlreadyOpen);
         }
         let node = self.clone();
-        let pool = blocking(move || node.open_pool(pin)).await?;
+        let opening = blocking(move || node.open_pool(pin));
+        // A driver that hangs cannot be stopped; a pool that comes later than this is dropped, which logs it out.
+        let pool =
+            tokio::time::timeout(UNSEAL_DEADLINE, opening).await.map_err(|_| UnsealError::NoAnswer)??;
         let opened = self.check_and_open(pool).await;
         let (open, records) = match opened {
             Ok(opened) => opened,
