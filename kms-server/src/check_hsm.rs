@@ -206,7 +206,8 @@ impl Report {
             self.reduced.push(sentence.into());
         }
         if profile.so_pin() == SoPin::External {
-            self.reduced.push("the SO PIN is the vendor's: it is entered in ceremonies, not derived".into());
+            self.reduced
+                .push("the SO PIN is the vendor's: `kms-ceremony init` cannot use this profile yet".into());
         }
         let bits = profile.pin_rules().strength_bits();
         if bits < 256 {

@@ -1,7 +1,7 @@
 //! Named steps at which a test build kills its own process, as `kill -9` would.
 //!
-//! The steps of the commit path and both sides of every HSM call are enumerated here, so that the crash
-//! tests can run through all of them. Armed by `KMS_CRASH_AT=STEP[:N]` (the Nth time, from 1) and only in
+//! The steps of the commit path and both sides of every operation in an HSM session are enumerated here, so that the
+//! crash tests can run through all of them; logins and the ceremony worker have none. Armed by `KMS_CRASH_AT=STEP[:N]` (the Nth time, from 1) and only in
 //! builds with the feature `dev`; release builds are made without it.
 
 /// A step of the commit path.

@@ -1,4 +1,4 @@
-//! The worker pool on a real module. What it does when the HSM misbehaves is in `tests/pool.rs`.
+//! The worker pool on a real module. What it does when the HSM misbehaves is in `tests/pool/`.
 
 use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon};
 use cryptoki::object::Attribute;

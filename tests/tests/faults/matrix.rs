@@ -33,10 +33,12 @@ enum Operation {
     DataKeyOfWrapped,
     EncryptWithResident,
     DecryptWithResident,
+    EncryptWithWrapped,
+    SuspendAndResume,
 }
 
 impl Operation {
-    const ALL: [Operation; 7] = [
+    const ALL: [Operation; 9] = [
         Operation::CreateResident,
         Operation::CreateWrapped,
         Operation::RotateResident,
@@ -44,6 +46,8 @@ impl Operation {
         Operation::DataKeyOfWrapped,
         Operation::EncryptWithResident,
         Operation::DecryptWithResident,
+        Operation::EncryptWithWrapped,
+        Operation::SuspendAndResume,
     ];
 
     fn name(self) -> &'static str {
@@ -55,6 +59,8 @@ impl Operation {
             Operation::DataKeyOfWrapped => "data key wrap.",
             Operation::EncryptWithResident => "encrypt res.",
             Operation::DecryptWithResident => "decrypt res.",
+            Operation::EncryptWithWrapped => "encrypt wrap.",
+            Operation::SuspendAndResume => "suspend, resume",
         }
     }
 }
@@ -64,6 +70,8 @@ struct Fault {
     name: &'static str,
     control: &'static str,
 }
+
+const HANG: &str = "calls hang";
 
 const FAULTS: [Fault; 13] = [
     Fault {
@@ -92,8 +100,8 @@ const FAULTS: [Fault; 13] = [
     },
     Fault { name: "token pulled", control: "PULLED" },
     Fault {
-        name: "calls hang",
-        control: "[[rule]]\nfunctions = [\"C_Encrypt\", \"C_Decrypt\"]\naction = \"hang\"\n",
+        name: HANG,
+        control: "[[rule]]\nfunctions = [\"C_Encrypt\", \"C_Decrypt\", \"C_Sign\", \"C_GenerateKey\"]\naction = \"hang\"\n",
     },
     Fault {
         name: "the answer is lost after the work",
@@ -157,6 +165,10 @@ struct Seen {
     refused: BTreeMap<Operation, BTreeMap<String, u32>>,
     /// Creations that were refused, to be repeated.
     unfinished: Vec<v1::CreateKeyRequest>,
+    /// Data keys that were handed out, wrapped and not.
+    data_keys: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The highest version that a rotation has acknowledged.
+    rotated_to: u32,
     /// Names of keys whose creation was acknowledged.
     keys: Vec<String>,
     /// Ciphertexts that were handed out, and their plaintexts.
@@ -202,6 +214,14 @@ fn retryable(operation: Operation, status: Status) -> Refused {
     Refused { reason, ..refused }
 }
 
+/// Done, or somebody else was faster.
+fn accepted(operation: Operation, done: Result<(), Status>) -> Result<(), Refused> {
+    match done {
+        Err(status) if Refused::from(status.clone()).reason == "KEY_STATE_FORBIDS" => Ok(()),
+        done => done.map_err(|status| retryable(operation, status)),
+    }
+}
+
 struct Client {
     admin: Rpc,
     app: Rpc,
@@ -225,8 +245,10 @@ impl Client {
             Operation::RotateResident => self.rotate(operation).await,
             Operation::DataKeyOfResident => self.data_key(operation, "resident").await,
             Operation::DataKeyOfWrapped => self.data_key(operation, "wrapped").await,
-            Operation::EncryptWithResident => self.encrypt(operation).await,
+            Operation::EncryptWithResident => self.encrypt(operation, "resident").await,
             Operation::DecryptWithResident => self.decrypt(operation).await,
+            Operation::EncryptWithWrapped => self.encrypt(operation, "wrapped").await,
+            Operation::SuspendAndResume => self.suspend_and_resume(operation).await,
         };
         self.seen().count(operation, &outcome);
         outcome
@@ -254,7 +276,20 @@ impl Client {
     async fn rotate(&mut self, operation: Operation) -> Result<(), Refused> {
         let request = v1::RotateKeyRequest { key: "rotated".into(), ..Default::default() };
         let rotated = self.admin.keys.rotate_key(within(request, PATIENCE)).await;
-        rotated.map(drop).map_err(|status| retryable(operation, status))
+        let version = rotated.map_err(|status| retryable(operation, status))?.into_inner().current_version;
+        let mut seen = self.seen();
+        seen.rotated_to = seen.rotated_to.max(version);
+        Ok(())
+    }
+
+    /// Of one key for all clients: who comes second finds it in the state already.
+    async fn suspend_and_resume(&mut self, operation: Operation) -> Result<(), Refused> {
+        let request = v1::SuspendKeyRequest { key: "suspended".into() };
+        let done = self.admin.keys.suspend_key(within(request, PATIENCE)).await.map(drop);
+        accepted(operation, done)?;
+        let request = v1::ResumeKeyRequest { key: "suspended".into() };
+        let done = self.admin.keys.resume_key(within(request, PATIENCE)).await.map(drop);
+        accepted(operation, done)
     }
 
     async fn data_key(&mut self, operation: Operation, key: &str) -> Result<(), Refused> {
@@ -265,13 +300,13 @@ impl Client {
         let opened = self.app.crypto.decrypt_data_key(within(request, PATIENCE)).await;
         let opened = opened.map_err(|status| retryable(operation, status))?.into_inner();
         assert!(opened.plaintext == made.plaintext, "{operation:?}: a data key opens to itself");
+        self.seen().data_keys.push((made.ciphertext, made.plaintext));
         Ok(())
     }
 
-    async fn encrypt(&mut self, operation: Operation) -> Result<(), Refused> {
+    async fn encrypt(&mut self, operation: Operation, key: &str) -> Result<(), Refused> {
         let plaintext = uuid_like();
-        let request =
-            v1::EncryptRequest { key: "resident".into(), plaintext: plaintext.clone(), context: vec![] };
+        let request = v1::EncryptRequest { key: key.into(), plaintext: plaintext.clone(), context: vec![] };
         let made = self.app.crypto.encrypt(within(request, PATIENCE)).await;
         let ciphertext = made.map_err(|status| retryable(operation, status))?.into_inner().ciphertext;
         self.seen().kept.push((ciphertext, plaintext));
@@ -355,10 +390,19 @@ async fn row(
 
 /// What was handed out opens, what was acknowledged is there, and what was refused can be repeated.
 async fn nothing_is_lost(probe: &mut Client, seen: &Arc<Mutex<Seen>>) {
-    let (kept, unfinished, keys) = {
+    let (kept, data_keys, unfinished, keys, rotated_to) = {
         let mut seen = seen.lock().expect("no client panicked");
-        (seen.kept.clone(), std::mem::take(&mut seen.unfinished), seen.keys.clone())
+        let unfinished = std::mem::take(&mut seen.unfinished);
+        (seen.kept.clone(), seen.data_keys.clone(), unfinished, seen.keys.clone(), seen.rotated_to)
     };
+    for (ciphertext, plaintext) in data_keys {
+        let request = v1::DecryptDataKeyRequest { ciphertext, ..Default::default() };
+        let opened = probe.app.crypto.decrypt_data_key(request).await.expect("a data key opens later");
+        assert!(opened.into_inner().plaintext == plaintext, "it is the one that was handed out");
+    }
+    let request = v1::DescribeKeyRequest { key: "rotated".into() };
+    let rotated = probe.admin.keys.describe_key(request).await.expect("it is there").into_inner();
+    assert!(rotated.current_version >= rotated_to, "version {rotated_to} was acknowledged");
     for (ciphertext, plaintext) in kept {
         let opened = probe.open(Operation::DecryptWithResident, ciphertext, plaintext).await;
         opened.expect("what was handed out opens when the fault is over");
@@ -375,12 +419,28 @@ async fn nothing_is_lost(probe: &mut Client, seen: &Arc<Mutex<Seen>>) {
     }
 }
 
+fn create_keys(deployment: &Deployment) {
+    let names =
+        [("resident", "resident"), ("rotated", "resident"), ("wrapped", "wrapped"), ("suspended", "wrapped")];
+    for (name, protection) in names {
+        deployment.kms("admin", &["key", "create", name, "--spec", "sm4", "--protection", protection]).done();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_of_the_hsm_is_survived_by_every_operation() {
     let deployment = Arc::new(Deployment::start(Options::default()));
-    for (name, protection) in [("resident", "resident"), ("rotated", "resident"), ("wrapped", "wrapped")] {
-        deployment.kms("admin", &["key", "create", name, "--spec", "sm4", "--protection", protection]).done();
-    }
+    create_keys(&deployment);
+    deployment.terminate();
+    // `dev` has no setting for it, so the same files are served by `run`.
+    let configuration = fs::read_to_string(deployment.state("kms.toml")).expect("the configuration");
+    let soon_stuck = configuration.replace("[hsm]\n", "[hsm]\nhang_seconds = 1\n");
+    assert_ne!(soon_stuck, configuration, "the configuration has a section for the HSM");
+    let path = deployment.state("soon-stuck.toml");
+    fs::write(&path, soon_stuck).expect("the configuration is written");
+    deployment.run_with(&path);
+    crate::token::wait(&deployment, "the node answers", |_| true).await;
+    deployment.unseal();
     let server = deployment.server_id();
     let mut table = String::from(
         "| fault | operation | during 5 s | first good answer after its end |\n|---|---|---|---|\n",
@@ -398,6 +458,10 @@ async fn every_fault_of_the_hsm_is_survived_by_every_operation() {
             "{} ended the server",
             fault.name
         );
+        if fault.name == HANG {
+            let said = "a call does not come back from the HSM";
+            assert!(deployment.log().contains(said), "workers were stuck and replaced");
+        }
     }
     // Past the capture of the test runner: this is the result.
     let _ = std::io::stderr().write_all(table.as_bytes());
@@ -407,9 +471,7 @@ async fn every_fault_of_the_hsm_is_survived_by_every_operation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_library_of_the_hsm_crashes_nothing_acknowledged_is_lost() {
     let deployment = Arc::new(Deployment::start(Options::default()));
-    for (name, protection) in [("resident", "resident"), ("rotated", "resident"), ("wrapped", "wrapped")] {
-        deployment.kms("admin", &["key", "create", name, "--spec", "sm4", "--protection", protection]).done();
-    }
+    create_keys(&deployment);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let mut client = Client::new(&deployment, &seen).await;
     begin(&deployment, &CRASH);

@@ -140,7 +140,7 @@ async fn a_node_whose_token_stays_away_seals_and_says_why() {
 }
 
 /// Asks for the status until it is as expected.
-async fn wait(deployment: &Deployment, what: &str, is_so: impl Fn(&v1::Status) -> bool) -> v1::Status {
+pub async fn wait(deployment: &Deployment, what: &str, is_so: impl Fn(&v1::Status) -> bool) -> v1::Status {
     use kms_tests::rpc::ClientCertificate;
     let end = Instant::now() + Duration::from_secs(30);
     loop {
