@@ -11,8 +11,8 @@
 //! `docs/hsm-sim.md` says what it does and what it does not.
 //!
 //! Where things are:
-//! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. The
-//!   only `unsafe` code is there.
+//! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. There
+//!   is no `unsafe` code but there and in `mechanism/rsa_unhashed`.
 //! - `module`: the slots and sessions of this process.
 //! - `token`: login and PIN rules of one token; `token_objects`: who may see and change which of its
 //!   objects; `object_table`: the handles of this process.

@@ -14,6 +14,7 @@ pub mod mac;
 pub mod parameter;
 pub mod rsa;
 pub mod rsa_key;
+pub mod rsa_unhashed;
 pub mod signature;
 pub mod sm2;
 pub mod transform;
@@ -77,7 +78,7 @@ pub enum Mechanism {
     Eddsa,
     EcdhDerive,
     HkdfDerive,
-    /// Without a hash the caller passes a DER DigestInfo.
+    /// Without a hash the data is padded as it is; the caller usually passes a DER DigestInfo.
     RsaPkcs(Option<Hash>),
     RsaPss(Option<Hash>),
     RsaOaep,

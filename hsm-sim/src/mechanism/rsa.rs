@@ -1,7 +1,7 @@
 //! RSA (RFC 8017): PKCS#1 v1.5, PSS and OAEP. All padding is the library's.
 //!
-//! What the library does not do is not offered: signing over SHA-1, SHA-224, PKCS#1 signatures over
-//! anything but a DigestInfo, a PSS salt that is not as long as the hash, an MGF over another hash.
+//! What the library does not do is not offered: signing over SHA-1, SHA-224, a PSS salt that is not
+//! as long as the hash, an MGF over another hash.
 
 use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::rsa::{
@@ -24,23 +24,6 @@ pub const BITS_MAX: u64 = 4096;
 pub enum Padding {
     Pkcs1,
     Pss,
-}
-
-/// The DER in front of a digest in a DigestInfo (RFC 8017, 9.2, note 1).
-const DIGEST_INFO: [(Hash, &[u8]); 4] = [
-    (Hash::Sha1, b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"),
-    (Hash::Sha256, b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"),
-    (Hash::Sha384, b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"),
-    (Hash::Sha512, b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"),
-];
-
-/// The digest in a DigestInfo.
-pub fn digest_in_info(info: &[u8]) -> Result<(Hash, &[u8]), Refusal> {
-    DIGEST_INFO
-        .iter()
-        .find_map(|(hash, prefix)| Some((*hash, info.strip_prefix(*prefix)?)))
-        .filter(|(hash, digest)| digest.len() == hash.len())
-        .ok_or(Refusal::DataInvalid)
 }
 
 fn imported(hash: Hash, digest: &[u8]) -> Result<Digest, Refusal> {

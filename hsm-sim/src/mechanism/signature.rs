@@ -10,7 +10,7 @@ use crate::mechanism::mac::MacState;
 use crate::mechanism::parameter::{Parameter, PssParameter};
 use crate::mechanism::rsa::{self, Padding};
 use crate::mechanism::rsa_key::PublicHalf;
-use crate::mechanism::{Hash, Mechanism, MechanismCall, ec, ed25519, sm2};
+use crate::mechanism::{Hash, Mechanism, MechanismCall, ec, ed25519, rsa_unhashed, sm2};
 use crate::object::Object;
 use crate::personality::{Personality, Sm2SignatureForm};
 use crate::refusal::Refusal;
@@ -57,8 +57,9 @@ impl Input {
 enum Scheme {
     Ecdsa(Curve),
     Eddsa,
-    /// `None`: the input is a DigestInfo, which names the hash.
-    Rsa(Padding, Option<Hash>),
+    Rsa(Padding, Hash),
+    /// PKCS#1 v1.5 over what the caller passes.
+    RsaUnhashed,
     Sm2 {
         user_id: String,
         is_prehashed: bool,
@@ -78,7 +79,8 @@ fn scheme(call: &MechanismCall, key: &Object, personality: &Personality) -> Resu
     match call.mechanism {
         Mechanism::Ecdsa(hash) => Ok((Scheme::Ecdsa(curve(key)?), Input::of_hash(hash))),
         Mechanism::Eddsa => Ok((Scheme::Eddsa, Input::Whole(Vec::new()))),
-        Mechanism::RsaPkcs(hash) => Ok((Scheme::Rsa(Padding::Pkcs1, hash), Input::of_hash(hash))),
+        Mechanism::RsaPkcs(Some(hash)) => Ok((Scheme::Rsa(Padding::Pkcs1, hash), Input::of_hash(Some(hash)))),
+        Mechanism::RsaPkcs(None) => Ok((Scheme::RsaUnhashed, Input::Prehashed)),
         Mechanism::RsaPss(hash) => {
             let Parameter::Pss(PssParameter { hash: given, salt_len }) = call.parameter else {
                 return Err(Refusal::MechanismParamInvalid);
@@ -87,7 +89,7 @@ fn scheme(call: &MechanismCall, key: &Object, personality: &Personality) -> Resu
             if hash.is_some_and(|hash| hash != given) || salt_len != given.len() {
                 return Err(Refusal::MechanismParamInvalid);
             }
-            Ok((Scheme::Rsa(Padding::Pss, Some(given)), Input::of_hash(hash)))
+            Ok((Scheme::Rsa(Padding::Pss, given), Input::of_hash(hash)))
         }
         Mechanism::Sm2SignWithSm3 => Ok((sm2(false), Input::Whole(Vec::new()))),
         Mechanism::Sm2SignPrehashed => Ok((sm2(true), Input::Prehashed)),
@@ -127,7 +129,7 @@ impl Scheme {
         match self {
             Self::Ecdsa(curve) => Ok(2 * curve.field_len()),
             Self::Eddsa => Ok(ed25519::SIGNATURE_LEN),
-            Self::Rsa(..) => Ok(key.rsa_public_half()?.modulus.len()),
+            Self::Rsa(..) | Self::RsaUnhashed => Ok(key.rsa_public_half()?.modulus.len()),
             Self::Sm2 { form, .. } => Ok(sm2::signature_len_max(*form)),
         }
     }
@@ -136,11 +138,8 @@ impl Scheme {
         match self {
             Self::Ecdsa(curve) => ec::sign(*curve, key, input),
             Self::Eddsa => ed25519::sign(key, input),
-            Self::Rsa(padding, Some(hash)) => rsa::sign(key, *padding, *hash, input),
-            Self::Rsa(padding, None) => {
-                let (hash, digest) = rsa::digest_in_info(input)?;
-                rsa::sign(key, *padding, hash, digest)
-            }
+            Self::Rsa(padding, hash) => rsa::sign(key, *padding, *hash, input),
+            Self::RsaUnhashed => rsa_unhashed::sign(key, input),
             Self::Sm2 { user_id, is_prehashed, form } => {
                 let key = sm2::signing_key(key, user_id)?;
                 if *is_prehashed {
@@ -156,13 +155,10 @@ impl Scheme {
         match (self, key) {
             (Self::Ecdsa(curve), PublicKey::Point(point)) => ec::verify(*curve, point, input, signature),
             (Self::Eddsa, PublicKey::Point(point)) => ed25519::verify(point, input, signature),
-            (Self::Rsa(padding, Some(hash)), PublicKey::Rsa(public)) => {
+            (Self::Rsa(padding, hash), PublicKey::Rsa(public)) => {
                 rsa::verify(public, *padding, *hash, input, signature)
             }
-            (Self::Rsa(padding, None), PublicKey::Rsa(public)) => {
-                let (hash, digest) = rsa::digest_in_info(input)?;
-                rsa::verify(public, *padding, hash, digest, signature)
-            }
+            (Self::RsaUnhashed, PublicKey::Rsa(public)) => rsa_unhashed::verify(public, input, signature),
             (Self::Sm2 { user_id, is_prehashed, form }, PublicKey::Point(point)) => {
                 let key = sm2::verifying_key(point, user_id)?;
                 if *is_prehashed {
@@ -234,7 +230,7 @@ impl Verifying {
         let (scheme, input) = scheme(call, key, personality)?;
         let len_max = scheme.signature_len_max(key)?;
         let key = match scheme {
-            Scheme::Rsa(..) => PublicKey::Rsa(key.rsa_public_half()?),
+            Scheme::Rsa(..) | Scheme::RsaUnhashed => PublicKey::Rsa(key.rsa_public_half()?),
             _ => PublicKey::Point(key.point()?.to_vec()),
         };
         Ok(Self(VerifyingWith::Key { scheme, input, key, len_max }))

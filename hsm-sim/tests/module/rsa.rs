@@ -132,8 +132,10 @@ fn what_is_not_offered_is_refused() {
     let (public, private) = imported(&session);
     let sha1 = session.sign(&Mechanism::Sha1RsaPkcs, private, b"message");
     assert_eq!(refusal(sha1), RvError::MechanismInvalid, "nothing is signed over SHA-1");
-    let no_info = session.sign(&Mechanism::RsaPkcs, private, b"no DigestInfo");
-    assert_eq!(refusal(no_info), RvError::DataInvalid);
+    let too_long = session.sign(&Mechanism::RsaPkcs, private, &[1; 246]);
+    assert_eq!(refusal(too_long), RvError::DataLenRange, "11 bytes are for the padding");
+    let too_long = session.verify(&Mechanism::RsaPkcs, public, &[1; 246], &[1; 256]);
+    assert_eq!(refusal(too_long), RvError::DataLenRange);
     for params in [
         pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, 20),
         pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA1, 32),
@@ -218,6 +220,36 @@ fn raw_pkcs1_signs_a_digest_info_as_the_hashing_mechanism_does() {
     let raw = session.sign(&Mechanism::RsaPkcs, private, &info).expect("signed");
     assert_eq!(raw, session.sign(&Mechanism::Sha256RsaPkcs, private, b"message").expect("signed"));
     session.verify(&Mechanism::RsaPkcs, public, &info, &raw).expect("it verifies");
+}
+
+#[test]
+fn raw_pkcs1_signs_whatever_it_is_given() {
+    let session = user_session("raw pkcs1");
+    let desk = Desk::new();
+    let (public, private) = imported(&session);
+    let key = desk.file("key", openssl_key());
+    for data in [&b""[..], b"no DigestInfo", &[0; 245]] {
+        let signature = session.sign(&Mechanism::RsaPkcs, private, data).expect("signed");
+        session.verify(&Mechanism::RsaPkcs, public, data, &signature).expect("it verifies");
+        let file = desk.file("signature", &signature);
+        let recover = ["pkeyutl", "-verifyrecover", "-inkey", &key, "-keyform", "DER", "-in", &file];
+        assert_eq!(openssl(&recover, b""), data, "what OpenSSL finds in the signature");
+        let another = session.verify(&Mechanism::RsaPkcs, public, b"another", &signature);
+        assert_eq!(refusal(another), RvError::SignatureInvalid);
+        let longer = session.verify(&Mechanism::RsaPkcs, public, &[0; 244], &signature);
+        assert_eq!(refusal(longer), RvError::SignatureInvalid);
+    }
+    let file = desk.file("data", b"not a digest");
+    let sign = ["pkeyutl", "-sign", "-inkey", &key, "-keyform", "DER", "-in", &file];
+    let theirs = openssl(&sign, b"");
+    assert_eq!(session.sign(&Mechanism::RsaPkcs, private, b"not a digest").expect("signed"), theirs);
+    let mut damaged = theirs;
+    damaged[7] ^= 1;
+    let attempt = session.verify(&Mechanism::RsaPkcs, public, b"not a digest", &damaged);
+    assert_eq!(refusal(attempt), RvError::SignatureInvalid);
+    // Above the modulus: no number that a signature could be.
+    let attempt = session.verify(&Mechanism::RsaPkcs, public, b"not a digest", &[0xff; 256]);
+    assert_eq!(refusal(attempt), RvError::SignatureInvalid);
 }
 
 #[test]
