@@ -126,7 +126,8 @@ impl Client<'_> {
             4 => self.token(input),
             5..=8 => self.make_key(input),
             9..=10 => self.object_calls(input),
-            11..=12 => self.search(input),
+            11 => self.search(input),
+            12 => self.meet_everything(input),
             13..=14 => self.encrypt(input),
             15 => self.encrypt_and_decrypt(input),
             16..=17 => self.digest(input),
@@ -257,8 +258,15 @@ impl Client<'_> {
     /// A key that comes about, unless the bytes add something.
     fn make_key(&mut self, input: &mut Input<'_>) {
         let session = self.session(input);
-        let uses =
-            [ck::CKA_ENCRYPT, ck::CKA_DECRYPT, ck::CKA_WRAP, ck::CKA_UNWRAP, ck::CKA_SIGN, ck::CKA_VERIFY];
+        let uses = [
+            ck::CKA_ENCRYPT,
+            ck::CKA_DECRYPT,
+            ck::CKA_WRAP,
+            ck::CKA_UNWRAP,
+            ck::CKA_SIGN,
+            ck::CKA_VERIFY,
+            ck::CKA_DERIVE,
+        ];
         let mut secret: Vec<_> = uses.into_iter().map(|attribute| (attribute, Self::flag(true))).collect();
         for attribute in [ck::CKA_TOKEN, ck::CKA_PRIVATE, ck::CKA_SENSITIVE, ck::CKA_EXTRACTABLE] {
             secret.push((attribute, Self::flag(input.rarely(2))));
@@ -417,6 +425,26 @@ impl Client<'_> {
                 call!(self.C_FindObjectsFinal(session));
             }
         }
+    }
+
+    /// Logs in, and learns of everything that is on the token: among it keys that take too long to make.
+    fn meet_everything(&mut self, input: &mut Input<'_>) {
+        let (mut session, mut found, mut count) = (0, [0; 100], 0);
+        let flags = ck::CKF_SERIAL_SESSION | ck::CKF_RW_SESSION;
+        if call!(self.C_OpenSession(SLOT, flags, null_mut(), None, &raw mut session)) != ck::CKR_OK {
+            return;
+        }
+        self.sessions.push(session);
+        if !input.rarely(8) {
+            let mut pin = Bytes::of(USER_PIN.to_vec());
+            call!(self.C_Login(session, ck::CKU_USER, pin.pointer(), pin.len()));
+        }
+        call!(self.C_FindObjectsInit(session, null_mut(), 0));
+        let room = found.len() as ck::CK_ULONG;
+        if call!(self.C_FindObjects(session, found.as_mut_ptr(), room, &raw mut count)) == ck::CKR_OK {
+            self.objects.extend_from_slice(&found[..usize::try_from(count).expect("a count")]);
+        }
+        call!(self.C_FindObjectsFinal(session));
     }
 
     fn close(&mut self, input: &mut Input<'_>) {

@@ -10,6 +10,7 @@ mod input;
 mod loaded;
 mod memory;
 mod operations;
+mod parameter;
 mod world;
 
 use std::io::Read;

@@ -19,10 +19,23 @@ impl Client<'_> {
 
     pub fn encrypt(&mut self, input: &mut Input<'_>) {
         let (session, key) = (self.session(input), self.object(input));
-        let mut mechanism = match input.below(4) {
-            0 => self.mechanism(input),
-            1 => Mechanism::of(input, 0x8000_010F),
-            _ => Mechanism::of(input, ck::CKM_AES_GCM),
+        const CIPHERS: [ck::CK_MECHANISM_TYPE; 10] = [
+            ck::CKM_AES_GCM,
+            ck::CKM_AES_GCM,
+            0x8000_010F,
+            ck::CKM_AES_CTR,
+            ck::CKM_AES_CBC_PAD,
+            ck::CKM_RSA_PKCS,
+            ck::CKM_RSA_PKCS_OAEP,
+            ck::CKM_AES_KEY_WRAP,
+            0x8000_8200,
+            0x8000_F101,
+        ];
+        let mut mechanism = if input.rarely(4) {
+            self.mechanism(input)
+        } else {
+            let code = input.pick(&CIPHERS);
+            Mechanism::of(input, code)
         };
         let mut data = self.data(input);
         let mut room = Room::<u8>::draw(input);
@@ -96,7 +109,17 @@ impl Client<'_> {
 
     pub fn sign(&mut self, input: &mut Input<'_>) {
         let (session, key) = (self.session(input), self.object(input));
-        let signers = [ck::CKM_ECDSA, ck::CKM_ECDSA_SHA256, ck::CKM_SHA256_HMAC, 0x8000_8100, 0x8000_8104];
+        let signers = [
+            ck::CKM_ECDSA,
+            ck::CKM_ECDSA_SHA256,
+            ck::CKM_SHA256_HMAC,
+            ck::CKM_SHA256_HMAC_GENERAL,
+            ck::CKM_RSA_PKCS,
+            ck::CKM_RSA_PKCS_PSS,
+            ck::CKM_SHA256_RSA_PKCS_PSS,
+            0x8000_8100,
+            0x8000_8104,
+        ];
         let code = if input.rarely(4) { input.pick(&self.mechanisms) } else { input.pick(&signers) };
         let mut mechanism = Mechanism::of(input, code);
         let mut data = Bytes::draw(input);
@@ -142,12 +165,34 @@ impl Client<'_> {
 
     pub fn wrap_and_derive(&mut self, input: &mut Input<'_>) {
         let (session, key, other) = (self.session(input), self.object(input), self.object(input));
-        let mut mechanism = self.mechanism(input);
-        let mut template = Template::draw(input);
+        const WRAPPERS: [ck::CK_MECHANISM_TYPE; 8] = [
+            ck::CKM_AES_KEY_WRAP,
+            ck::CKM_AES_KEY_WRAP_PAD,
+            ck::CKM_AES_GCM,
+            ck::CKM_AES_CBC_PAD,
+            ck::CKM_RSA_PKCS,
+            ck::CKM_RSA_PKCS_OAEP,
+            0x8000_010F,
+            0x8000_8200,
+        ];
+        let way = input.below(4);
+        let mut mechanism = match (way, input.rarely(6)) {
+            (_, true) => self.mechanism(input),
+            (0 | 1, _) => {
+                let code = input.pick(&WRAPPERS);
+                Mechanism::of(input, code)
+            }
+            _ => {
+                let code = input.pick(&[ck::CKM_ECDH1_DERIVE, ck::CKM_HKDF_DERIVE]);
+                Mechanism::of(input, code)
+            }
+        };
+        let mut template = if input.rarely(4) { Template::draw(input) } else { Self::secret_template(input) };
         let mut room = Room::<u8>::draw(input);
-        let mut wrapped = self.data(input);
+        let mut wrapped =
+            if input.rarely(4) { self.data(input) } else { Bytes::of(self.last_output.clone()) };
         let mut made = 0;
-        let answer = match input.below(3) {
+        let answer = match way {
             0 => {
                 let (to, to_len) = (room.pointer(), room.count_pointer());
                 let answer = call!(self.C_WrapKey(session, mechanism.pointer(), key, other, to, to_len));
@@ -176,6 +221,25 @@ impl Client<'_> {
         if answer == ck::CKR_OK {
             self.objects.push(made);
         }
+    }
+
+    /// For a secret key that is unwrapped or derived.
+    fn secret_template(input: &mut Input<'_>) -> Template {
+        let key_type = input.pick(&[ck::CKK_GENERIC_SECRET, ck::CKK_AES, ck::CKK_DES3, ck::CKK_SHA256_HMAC]);
+        let mut template = vec![
+            (ck::CKA_CLASS, ck::CKO_SECRET_KEY.to_ne_bytes().to_vec()),
+            (ck::CKA_KEY_TYPE, key_type.to_ne_bytes().to_vec()),
+            (ck::CKA_EXTRACTABLE, vec![1]),
+        ];
+        if !input.rarely(3) {
+            let len = input.pick(&[16_u64, 24, 32, 32, 48, 600]);
+            template.push((ck::CKA_VALUE_LEN, len.to_ne_bytes().to_vec()));
+        }
+        let mut template = Template::of(template);
+        if input.rarely(6) {
+            template.disturb(input);
+        }
+        template
     }
 
     /// Functions that few modules have.
