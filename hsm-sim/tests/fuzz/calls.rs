@@ -16,6 +16,9 @@ pub const SLOT: ck::CK_SLOT_ID = 1;
 
 const CALLS_MAX: usize = 400;
 
+/// In the place of a function, beside the number of a mechanism that took its parameter.
+pub const MECHANISM: &str = "mechanism";
+
 /// Which function gave which answer.
 pub type Reached = BTreeSet<(&'static str, ck::CK_RV)>;
 
@@ -24,6 +27,8 @@ pub struct Client<'a> {
     pub mechanisms: Vec<ck::CK_MECHANISM_TYPE>,
     pub sessions: Vec<ck::CK_SESSION_HANDLE>,
     pub objects: Vec<ck::CK_OBJECT_HANDLE>,
+    /// Among them those that were on the token before: an RSA pair and one on P-256.
+    pub pairs: Vec<ck::CK_OBJECT_HANDLE>,
     /// The last bytes that came out, which may go in again: ciphertexts, signatures.
     pub last_output: Vec<u8>,
     pub reached: Reached,
@@ -51,10 +56,14 @@ pub fn fuzz_calls(functions: &ck::CK_FUNCTION_LIST_3_0, data: &[u8]) -> Reached 
         mechanisms: vec![0],
         sessions: Vec::new(),
         objects: Vec::new(),
+        pairs: Vec::new(),
         last_output: Vec::new(),
         reached: Reached::new(),
     };
     client.learn_mechanisms();
+    if !input.rarely(3) {
+        client.meet_everything(&mut input);
+    }
     for _ in 0..CALLS_MAX {
         if input.is_empty() {
             break;
@@ -98,6 +107,17 @@ impl Client<'_> {
         }
     }
 
+    /// A key that the mechanism might work with.
+    pub fn key(&self, input: &mut Input<'_>, code: ck::CK_MECHANISM_TYPE) -> ck::CK_OBJECT_HANDLE {
+        let is_of_pair =
+            code < ck::CKM_DES3_KEY_GEN || (ck::CKM_ECDSA..=ck::CKM_ECDH1_DERIVE).contains(&code);
+        if is_of_pair && !self.pairs.is_empty() && !input.rarely(8) {
+            input.pick(&self.pairs)
+        } else {
+            self.object(input)
+        }
+    }
+
     fn slot(input: &mut Input<'_>) -> ck::CK_SLOT_ID {
         if input.rarely(8) { input.number() } else { SLOT }
     }
@@ -128,11 +148,13 @@ impl Client<'_> {
             9..=10 => self.object_calls(input),
             11 => self.search(input),
             12 => self.meet_everything(input),
-            13..=14 => self.encrypt(input),
+            13 => self.begin_with_fitting_key(input),
+            14 => self.encrypt(input),
             15 => self.encrypt_and_decrypt(input),
             16..=17 => self.digest(input),
             18 => self.sign_and_verify(input),
-            19..=20 => self.sign(input),
+            19 => self.sign(input),
+            20 => self.begin_with_fitting_key(input),
             21 => self.wrap_and_derive(input),
             22 => self.rare(input),
             _ => self.close(input),
@@ -442,7 +464,11 @@ impl Client<'_> {
         call!(self.C_FindObjectsInit(session, null_mut(), 0));
         let room = found.len() as ck::CK_ULONG;
         if call!(self.C_FindObjects(session, found.as_mut_ptr(), room, &raw mut count)) == ck::CKR_OK {
-            self.objects.extend_from_slice(&found[..usize::try_from(count).expect("a count")]);
+            let found = &found[..usize::try_from(count).expect("a count")];
+            self.objects.extend_from_slice(found);
+            if self.pairs.is_empty() {
+                self.pairs = found.to_vec();
+            }
         }
         call!(self.C_FindObjectsFinal(session));
     }

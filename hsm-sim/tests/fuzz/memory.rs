@@ -124,6 +124,10 @@ impl Mechanism {
         Self { mechanism, is_null: input.rarely(40), _parameter: parameter }
     }
 
+    pub fn code(&self) -> ck::CK_MECHANISM_TYPE {
+        self.mechanism.mechanism
+    }
+
     pub fn pointer(&mut self) -> *mut ck::CK_MECHANISM {
         if self.is_null { null_mut() } else { &raw mut self.mechanism }
     }

@@ -120,7 +120,7 @@ impl Parameter {
             | ck::CKM_SHA224_RSA_PKCS_PSS
             | ck::CKM_SHA256_RSA_PKCS_PSS
             | ck::CKM_SHA384_RSA_PKCS_PSS
-            | ck::CKM_SHA512_RSA_PKCS_PSS => Place::Pss(Box::new(pss(input))),
+            | ck::CKM_SHA512_RSA_PKCS_PSS => Place::Pss(Box::new(pss(input, code))),
             ck::CKM_RSA_PKCS_OAEP => Place::Oaep(Box::new(oaep(input, parts))),
             ck::CKM_ECDH1_DERIVE => Place::Ecdh(Box::new(ecdh(input, parts))),
             ck::CKM_HKDF_DERIVE => Place::Hkdf(Box::new(hkdf(input, parts))),
@@ -185,8 +185,18 @@ fn gcm(input: &mut Input<'_>, parts: &mut Vec<Bytes>) -> ck::CK_GCM_PARAMS {
     }
 }
 
-fn pss(input: &mut Input<'_>) -> ck::CK_RSA_PKCS_PSS_PARAMS {
-    let (hash, mask, salt_len) = input.pick(&HASHES);
+fn pss(input: &mut Input<'_>, code: ck::CK_MECHANISM_TYPE) -> ck::CK_RSA_PKCS_PSS_PARAMS {
+    // The number of some mechanisms already names the hash.
+    let named = match code {
+        ck::CKM_SHA256_RSA_PKCS_PSS => Some(HASHES[0]),
+        ck::CKM_SHA1_RSA_PKCS_PSS => Some(HASHES[1]),
+        ck::CKM_SHA224_RSA_PKCS_PSS => Some(HASHES[2]),
+        ck::CKM_SHA384_RSA_PKCS_PSS => Some(HASHES[3]),
+        ck::CKM_SHA512_RSA_PKCS_PSS => Some(HASHES[4]),
+        _ => None,
+    };
+    let drawn = input.pick(&HASHES);
+    let (hash, mask, salt_len) = named.unwrap_or(drawn);
     let mask = if input.rarely(4) { input.pick(&HASHES).1 } else { mask };
     ck::CK_RSA_PKCS_PSS_PARAMS {
         hashAlg: about(input, hash),
