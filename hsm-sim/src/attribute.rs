@@ -61,17 +61,22 @@ pub struct AttributeRule {
 }
 
 use Change::{Freely, Never, OnlyToFalse, OnlyToTrue, TrustBySecurityOfficer};
-use Family::{Curve, Rsa, Secret};
-use ObjectClass::{PrivateKey, PublicKey, SecretKey};
+use Family::{Curve, Rsa, Secret, Storage};
+use ObjectClass::{Certificate, Data, PrivateKey, PublicKey, SecretKey};
 use Origin::{Creator, CreatorIfGenerated, CreatorUnlessGenerated, Token};
 use ValueKind::{Bytes, Flag, Number};
 
-const ANY: &[ObjectClass] = &[PublicKey, PrivateKey, SecretKey];
+const ANY: &[ObjectClass] = &[Data, Certificate, PublicKey, PrivateKey, SecretKey];
+const KEY: &[ObjectClass] = &[PublicKey, PrivateKey, SecretKey];
+const KEY_OR_CERTIFICATE: &[ObjectClass] = &[Certificate, PublicKey, PrivateKey, SecretKey];
 const OF_PAIR: &[ObjectClass] = &[PublicKey, PrivateKey];
+const PAIR_OR_CERTIFICATE: &[ObjectClass] = &[Certificate, PublicKey, PrivateKey];
+const TRUSTABLE: &[ObjectClass] = &[Certificate, PublicKey, SecretKey];
+const WITH_VALUE: &[ObjectClass] = &[Data, Certificate, PrivateKey, SecretKey];
 const PUBLIC_OR_SECRET: &[ObjectClass] = &[PublicKey, SecretKey];
 const PRIVATE_OR_SECRET: &[ObjectClass] = &[PrivateKey, SecretKey];
 
-/// A rule for keys of every family.
+/// A rule for objects of every family.
 const fn rule(
     attribute: ck::CK_ATTRIBUTE_TYPE,
     kind: ValueKind,
@@ -79,7 +84,7 @@ const fn rule(
     origin: Origin,
     change: Change,
 ) -> AttributeRule {
-    AttributeRule { attribute, kind, classes, families: &[Secret, Curve, Rsa], origin, change }
+    AttributeRule { attribute, kind, classes, families: &[Secret, Curve, Rsa, Storage], origin, change }
 }
 
 /// A rule for what a key is made of, which never changes.
@@ -102,19 +107,19 @@ static RULES: &[AttributeRule] = &[
     rule(ck::CKA_COPYABLE, Flag, ANY, Creator, OnlyToFalse),
     rule(ck::CKA_DESTROYABLE, Flag, ANY, Creator, Never),
     rule(ck::CKA_LABEL, Bytes, ANY, Creator, Freely),
-    rule(ck::CKA_ID, Bytes, ANY, Creator, Freely),
-    rule(ck::CKA_START_DATE, Bytes, ANY, Creator, Freely),
-    rule(ck::CKA_END_DATE, Bytes, ANY, Creator, Freely),
-    rule(ck::CKA_SUBJECT, Bytes, OF_PAIR, Creator, Freely),
-    rule(ck::CKA_KEY_TYPE, Number, ANY, Creator, Never),
-    rule(ck::CKA_DERIVE, Flag, ANY, Creator, Freely),
-    rule(ck::CKA_LOCAL, Flag, ANY, Token, Never),
-    rule(ck::CKA_KEY_GEN_MECHANISM, Number, ANY, Token, Never),
-    rule(ck::CKA_ALLOWED_MECHANISMS, Bytes, ANY, Creator, Never),
+    rule(ck::CKA_ID, Bytes, KEY_OR_CERTIFICATE, Creator, Freely),
+    rule(ck::CKA_START_DATE, Bytes, KEY_OR_CERTIFICATE, Creator, Freely),
+    rule(ck::CKA_END_DATE, Bytes, KEY_OR_CERTIFICATE, Creator, Freely),
+    rule(ck::CKA_SUBJECT, Bytes, PAIR_OR_CERTIFICATE, Creator, Freely),
+    rule(ck::CKA_KEY_TYPE, Number, KEY, Creator, Never),
+    rule(ck::CKA_DERIVE, Flag, KEY, Creator, Freely),
+    rule(ck::CKA_LOCAL, Flag, KEY, Token, Never),
+    rule(ck::CKA_KEY_GEN_MECHANISM, Number, KEY, Token, Never),
+    rule(ck::CKA_ALLOWED_MECHANISMS, Bytes, KEY, Creator, Never),
     rule(ck::CKA_ENCRYPT, Flag, PUBLIC_OR_SECRET, Creator, Freely),
     rule(ck::CKA_VERIFY, Flag, PUBLIC_OR_SECRET, Creator, Freely),
     rule(ck::CKA_WRAP, Flag, PUBLIC_OR_SECRET, Creator, Freely),
-    rule(ck::CKA_TRUSTED, Flag, PUBLIC_OR_SECRET, Creator, TrustBySecurityOfficer),
+    rule(ck::CKA_TRUSTED, Flag, TRUSTABLE, Creator, TrustBySecurityOfficer),
     rule(ck::CKA_DECRYPT, Flag, PRIVATE_OR_SECRET, Creator, Freely),
     rule(ck::CKA_SIGN, Flag, PRIVATE_OR_SECRET, Creator, Freely),
     rule(ck::CKA_UNWRAP, Flag, PRIVATE_OR_SECRET, Creator, Freely),
@@ -124,9 +129,19 @@ static RULES: &[AttributeRule] = &[
     rule(ck::CKA_ALWAYS_SENSITIVE, Flag, PRIVATE_OR_SECRET, Token, Never),
     rule(ck::CKA_NEVER_EXTRACTABLE, Flag, PRIVATE_OR_SECRET, Token, Never),
     rule(ck::CKA_ALWAYS_AUTHENTICATE, Flag, &[PrivateKey], Creator, Never),
-    material(ck::CKA_VALUE, Bytes, PRIVATE_OR_SECRET, &[Secret, Curve], CreatorUnlessGenerated),
+    rule(ck::CKA_APPLICATION, Bytes, &[Data], Creator, Freely),
+    rule(ck::CKA_OBJECT_ID, Bytes, &[Data], Creator, Freely),
+    rule(ck::CKA_CERTIFICATE_TYPE, Number, &[Certificate], Creator, Never),
+    rule(ck::CKA_CERTIFICATE_CATEGORY, Number, &[Certificate], Creator, Never),
+    rule(ck::CKA_ISSUER, Bytes, &[Certificate], Creator, Freely),
+    rule(ck::CKA_SERIAL_NUMBER, Bytes, &[Certificate], Creator, Freely),
+    rule(ck::CKA_PUBLIC_KEY_INFO, Bytes, &[Certificate], Creator, Never),
+    rule(ck::CKA_URL, Bytes, &[Certificate], Creator, Never),
+    rule(ck::CKA_HASH_OF_SUBJECT_PUBLIC_KEY, Bytes, &[Certificate], Creator, Never),
+    rule(ck::CKA_HASH_OF_ISSUER_PUBLIC_KEY, Bytes, &[Certificate], Creator, Never),
+    material(ck::CKA_VALUE, Bytes, WITH_VALUE, &[Secret, Curve, Storage], CreatorUnlessGenerated),
     material(ck::CKA_VALUE_LEN, Number, &[SecretKey], &[Secret], CreatorIfGenerated),
-    material(ck::CKA_CHECK_VALUE, Bytes, &[SecretKey], &[Secret], Creator),
+    material(ck::CKA_CHECK_VALUE, Bytes, &[Certificate, SecretKey], &[Secret, Storage], Creator),
     material(ck::CKA_EC_PARAMS, Bytes, OF_PAIR, &[Curve], Creator),
     material(ck::CKA_EC_POINT, Bytes, &[PublicKey], &[Curve], CreatorUnlessGenerated),
     material(ck::CKA_MODULUS, Bytes, OF_PAIR, &[Rsa], CreatorUnlessGenerated),
@@ -140,7 +155,7 @@ static RULES: &[AttributeRule] = &[
     material(ck::CKA_COEFFICIENT, Bytes, &[PrivateKey], &[Rsa], CreatorUnlessGenerated),
 ];
 
-/// Whether only the owner may know the attribute. Such a value is kept apart from the others, sealed.
+/// Whether only the owner of a key may know the attribute. Such a value is kept apart from the others.
 pub fn is_secret(attribute: ck::CK_ATTRIBUTE_TYPE) -> bool {
     attribute == ck::CKA_VALUE || SECRET_ATTRIBUTES.contains(&attribute)
 }
@@ -184,7 +199,7 @@ impl AttributeRule {
     }
 }
 
-/// The rules that apply to keys of one class and family.
+/// The rules that apply to objects of one class and family.
 pub fn rules_of(class: ObjectClass, family: Family) -> impl Iterator<Item = &'static AttributeRule> {
     RULES.iter().filter(move |rule| rule.applies_to(class, family))
 }

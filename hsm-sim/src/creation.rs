@@ -39,6 +39,9 @@ enum Birth {
 impl Creator {
     /// `C_CreateObject`.
     pub fn create(&self, mut template: Template) -> Result<Object, Refusal> {
+        if let Some(class) = class_of(&template)?.filter(|class| !class.is_key()) {
+            return self.storage_object(class, template);
+        }
         let (class, kind) = self.class_and_kind(&template)?;
         match (class, kind.family()) {
             (ObjectClass::SecretKey, Family::Secret) => {
@@ -235,8 +238,7 @@ impl Creator {
     }
 
     fn class_and_kind(&self, template: &Template) -> Result<(ObjectClass, KeyKind), Refusal> {
-        let class = template.number(ck::CKA_CLASS).ok_or(Refusal::TemplateIncomplete)?;
-        let class = ObjectClass::from_code(class).ok_or(Refusal::AttributeValueInvalid)?;
+        let class = class_of(template)?.ok_or(Refusal::TemplateIncomplete)?;
         let key_type = template.number(ck::CKA_KEY_TYPE).ok_or(Refusal::TemplateIncomplete)?;
         let kind = self.personality.key_kind(key_type).ok_or(Refusal::AttributeValueInvalid)?;
         Ok((class, kind))
@@ -433,20 +435,39 @@ fn history(object: &Object, birth: Birth) -> Vec<(ck::CK_ATTRIBUTE_TYPE, Attribu
     history
 }
 
+fn class_of(template: &Template) -> Result<Option<ObjectClass>, Refusal> {
+    let code = template.number(ck::CKA_CLASS);
+    code.map(|code| ObjectClass::from_code(code).ok_or(Refusal::AttributeValueInvalid)).transpose()
+}
+
 /// What an attribute is when the template does not say. The standard leaves most of this to the
 /// token; here nothing may be used for anything unless the template asks for it.
-fn defaults(
+pub fn defaults(
     class: ObjectClass,
     family: Family,
 ) -> impl Iterator<Item = (ck::CK_ATTRIBUTE_TYPE, AttributeValue)> {
     attribute::rules_of(class, family).filter(|rule| rule.origin == Origin::Creator).filter_map(move |rule| {
         let value = match (rule.attribute, rule.kind) {
             (ck::CKA_MODIFIABLE | ck::CKA_COPYABLE | ck::CKA_DESTROYABLE, _) => AttributeValue::Flag(true),
-            (ck::CKA_PRIVATE, _) => AttributeValue::Flag(class != ObjectClass::PublicKey),
+            (ck::CKA_PRIVATE, _) => {
+                AttributeValue::Flag(matches!(class, ObjectClass::PrivateKey | ObjectClass::SecretKey))
+            }
             (ck::CKA_SENSITIVE, _) => AttributeValue::Flag(class == ObjectClass::PrivateKey),
             (_, ValueKind::Flag) => AttributeValue::Flag(false),
+            (ck::CKA_CERTIFICATE_CATEGORY, _) => {
+                AttributeValue::Number(ck::CK_CERTIFICATE_CATEGORY_UNSPECIFIED)
+            }
             (
-                ck::CKA_LABEL | ck::CKA_ID | ck::CKA_SUBJECT | ck::CKA_START_DATE | ck::CKA_END_DATE,
+                ck::CKA_LABEL
+                | ck::CKA_ID
+                | ck::CKA_SUBJECT
+                | ck::CKA_START_DATE
+                | ck::CKA_END_DATE
+                | ck::CKA_APPLICATION
+                | ck::CKA_OBJECT_ID
+                | ck::CKA_ISSUER
+                | ck::CKA_PUBLIC_KEY_INFO
+                | ck::CKA_SERIAL_NUMBER,
                 ValueKind::Bytes,
             ) => AttributeValue::Bytes(Vec::new()),
             _ => return None,

@@ -1,5 +1,6 @@
 //! The kinds of keys, and the curves among them.
 
+use crate::mechanism::Hash;
 use crate::refusal::Refusal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +9,8 @@ pub enum KeyKind {
     Des3,
     Sm4,
     GenericSecret,
+    /// A secret for HMAC with this hash and nothing else.
+    Hmac(Hash),
     /// One of the curves of NIST; `CKA_EC_PARAMS` says which.
     Ec,
     /// Ed25519.
@@ -16,12 +19,14 @@ pub enum KeyKind {
     Rsa,
 }
 
-/// What the value of a key is made of, which decides what attributes it has.
+/// What the value of an object is made of, which decides what attributes it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Secret,
     Curve,
     Rsa,
+    /// No key: an object that is only kept.
+    Storage,
 }
 
 /// A curve of NIST.
@@ -44,7 +49,7 @@ pub const SECRET_LEN_MAX: usize = 512;
 impl KeyKind {
     pub fn family(self) -> Family {
         match self {
-            Self::Aes | Self::Des3 | Self::Sm4 | Self::GenericSecret => Family::Secret,
+            Self::Aes | Self::Des3 | Self::Sm4 | Self::GenericSecret | Self::Hmac(_) => Family::Secret,
             Self::Ec | Self::Edwards | Self::Sm2 => Family::Curve,
             Self::Rsa => Family::Rsa,
         }
@@ -55,7 +60,7 @@ impl KeyKind {
             Self::Aes => matches!(len, 16 | 24 | 32),
             Self::Des3 => len == 24,
             Self::Sm4 => len == 16,
-            Self::GenericSecret => (1..=SECRET_LEN_MAX).contains(&len),
+            Self::GenericSecret | Self::Hmac(_) => (1..=SECRET_LEN_MAX).contains(&len),
             Self::Ec | Self::Edwards | Self::Sm2 | Self::Rsa => false,
         }
     }
@@ -84,7 +89,7 @@ impl KeyKind {
             Self::Ec => Curve::from_parameters(parameters).is_ok(),
             Self::Edwards => parameters == ED25519_PARAMETERS || parameters == ED25519_NAME,
             Self::Sm2 => parameters == SM2_PARAMETERS,
-            Self::Aes | Self::Des3 | Self::Sm4 | Self::GenericSecret | Self::Rsa => false,
+            Self::Aes | Self::Des3 | Self::Sm4 | Self::GenericSecret | Self::Hmac(_) | Self::Rsa => false,
         }
     }
 }

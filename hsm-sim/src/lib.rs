@@ -11,14 +11,15 @@
 //! `docs/hsm-sim.md` says what it does and what it does not.
 //!
 //! Where things are:
-//! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. The
-//!   only `unsafe` code is there.
+//! - `ffi/`: one file per chapter of the standard; pointers, lengths and panics, nothing else. There
+//!   is no `unsafe` code but there and in `mechanism/rsa_library`.
 //! - `module`: the slots and sessions of this process.
 //! - `token`: login and PIN rules of one token; `token_objects`: who may see and change which of its
 //!   objects; `object_table`: the handles of this process.
 //! - `store`: the directories, locks and atomic writes; `stored`: the file formats; `pin`: PINs and
 //!   what is sealed under them.
-//! - `attribute`, `object`, `creation`: what an object may say about itself, and how it is born.
+//! - `attribute`, `object`, `creation`, `storage_object`: what an object may say about itself, and how
+//!   it is born.
 //! - `session`: the operations that run in one session; `wrapping`: keys that leave and enter under
 //!   other keys, and keys made of keys; `mechanism/`: the algorithms.
 //! - `key_kind`, `private_key`: kinds of keys, and the form in which private ones travel.
@@ -40,6 +41,7 @@ mod private_key;
 mod random;
 mod refusal;
 mod session;
+mod storage_object;
 mod store;
 mod stored;
 mod token;

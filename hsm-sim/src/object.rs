@@ -12,8 +12,9 @@ use crate::mechanism::rsa_key::{PublicHalf, secret_attribute};
 use crate::refusal::Refusal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::enum_variant_names, reason = "the names of the standard")]
 pub enum ObjectClass {
+    Data,
+    Certificate,
     PublicKey,
     PrivateKey,
     SecretKey,
@@ -22,6 +23,8 @@ pub enum ObjectClass {
 impl ObjectClass {
     pub fn from_code(code: ck::CK_OBJECT_CLASS) -> Option<Self> {
         match code {
+            ck::CKO_DATA => Some(Self::Data),
+            ck::CKO_CERTIFICATE => Some(Self::Certificate),
             ck::CKO_PUBLIC_KEY => Some(Self::PublicKey),
             ck::CKO_PRIVATE_KEY => Some(Self::PrivateKey),
             ck::CKO_SECRET_KEY => Some(Self::SecretKey),
@@ -34,7 +37,13 @@ impl ObjectClass {
             Self::PublicKey => ck::CKO_PUBLIC_KEY,
             Self::PrivateKey => ck::CKO_PRIVATE_KEY,
             Self::SecretKey => ck::CKO_SECRET_KEY,
+            Self::Data => ck::CKO_DATA,
+            Self::Certificate => ck::CKO_CERTIFICATE,
         }
+    }
+
+    pub fn is_key(self) -> bool {
+        !matches!(self, Self::Data | Self::Certificate)
     }
 }
 
@@ -172,11 +181,11 @@ impl Object {
         ec::unwrap_point(self.bytes(ck::CKA_EC_POINT).ok_or(Refusal::KeyTypeInconsistent)?)
     }
 
-    /// Whether the key's owner has limited it to mechanisms, and this is none of them.
+    /// Whether the key's owner has limited it to mechanisms, and this is none of them. An empty list
+    /// allows nothing.
     pub fn forbids(&self, mechanism: ck::CK_MECHANISM_TYPE) -> bool {
-        let allowed = self.bytes(ck::CKA_ALLOWED_MECHANISMS).unwrap_or_default();
-        !allowed.is_empty()
-            && !allowed.chunks(size_of_val(&mechanism)).any(|one| one == mechanism.to_ne_bytes())
+        let Some(allowed) = self.bytes(ck::CKA_ALLOWED_MECHANISMS) else { return false };
+        !allowed.chunks(size_of_val(&mechanism)).any(|one| one == mechanism.to_ne_bytes())
     }
 
     fn is_rsa(&self) -> bool {
@@ -184,7 +193,7 @@ impl Object {
     }
 
     fn value_is_readable(&self) -> bool {
-        !self.flag(ck::CKA_SENSITIVE) && self.flag(ck::CKA_EXTRACTABLE)
+        !self.class.is_key() || (!self.flag(ck::CKA_SENSITIVE) && self.flag(ck::CKA_EXTRACTABLE))
     }
 
     /// What a client may know about one attribute.
@@ -236,6 +245,12 @@ impl Object {
         if !self.flag(ck::CKA_MODIFIABLE) && changes.names().next().is_some() {
             return Err(Refusal::ActionProhibited);
         }
+        let mut changes = changes;
+        // The content of a data object is the one value that may be written anew.
+        let content = match self.class {
+            ObjectClass::Data => changes.secrets.remove(&ck::CKA_VALUE),
+            _ => None,
+        };
         if !changes.secrets.is_empty() {
             return Err(Refusal::AttributeReadOnly);
         }
@@ -257,7 +272,7 @@ impl Object {
             }
             attributes.insert(attribute, new);
         }
-        let value = self.value.as_ref().map(SecretValue::duplicate);
+        let value = content.or_else(|| self.value.as_ref().map(SecretValue::duplicate));
         let object = Self { class: self.class, attributes, value };
         object.require_consistent()?;
         Ok(object)

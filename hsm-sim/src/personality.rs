@@ -112,14 +112,26 @@ static STANDARD: &[(ck::CK_MECHANISM_TYPE, Mechanism)] = &[
     (ck::CKM_RSA_PKCS_KEY_PAIR_GEN, GenerateKeyPair(KeyKind::Rsa)),
     (ck::CKM_RSA_PKCS, RsaPkcs(None)),
     (ck::CKM_SHA1_RSA_PKCS, RsaPkcs(Some(Sha1))),
+    (ck::CKM_SHA224_RSA_PKCS, RsaPkcs(Some(Sha224))),
     (ck::CKM_SHA256_RSA_PKCS, RsaPkcs(Some(Sha256))),
     (ck::CKM_SHA384_RSA_PKCS, RsaPkcs(Some(Sha384))),
     (ck::CKM_SHA512_RSA_PKCS, RsaPkcs(Some(Sha512))),
     (ck::CKM_RSA_PKCS_PSS, RsaPss(None)),
+    (ck::CKM_SHA1_RSA_PKCS_PSS, RsaPss(Some(Sha1))),
+    (ck::CKM_SHA224_RSA_PKCS_PSS, RsaPss(Some(Sha224))),
     (ck::CKM_SHA256_RSA_PKCS_PSS, RsaPss(Some(Sha256))),
     (ck::CKM_SHA384_RSA_PKCS_PSS, RsaPss(Some(Sha384))),
     (ck::CKM_SHA512_RSA_PKCS_PSS, RsaPss(Some(Sha512))),
     (ck::CKM_RSA_PKCS_OAEP, RsaOaep),
+];
+
+/// Key types that all personalities have, beside those of their own tables.
+static HMAC_KEY_TYPES: [(ck::CK_KEY_TYPE, KeyKind); 5] = [
+    (ck::CKK_SHA_1_HMAC, KeyKind::Hmac(Sha1)),
+    (ck::CKK_SHA224_HMAC, KeyKind::Hmac(Sha224)),
+    (ck::CKK_SHA256_HMAC, KeyKind::Hmac(Sha256)),
+    (ck::CKK_SHA384_HMAC, KeyKind::Hmac(Sha384)),
+    (ck::CKK_SHA512_HMAC, KeyKind::Hmac(Sha512)),
 ];
 
 /// The numbers that Sansec publishes, and some that it does not: see the comments in the table.
@@ -289,11 +301,15 @@ impl Personality {
         self.mechanisms().find(|(known, _)| *known == code).map(|(_, mechanism)| mechanism)
     }
 
+    fn all_key_types(&self) -> impl Iterator<Item = (ck::CK_KEY_TYPE, KeyKind)> {
+        self.key_types.iter().chain(&HMAC_KEY_TYPES).copied()
+    }
+
     pub fn key_kind(&self, code: ck::CK_KEY_TYPE) -> Option<KeyKind> {
-        self.key_types.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
+        self.all_key_types().find(|(known, _)| *known == code).map(|(_, kind)| kind)
     }
 
     pub fn key_type(&self, kind: KeyKind) -> Option<ck::CK_KEY_TYPE> {
-        self.key_types.iter().find(|(_, known)| *known == kind).map(|(code, _)| *code)
+        self.all_key_types().find(|(_, known)| *known == kind).map(|(code, _)| code)
     }
 }

@@ -59,7 +59,9 @@ pub fn to_pkcs8(kind: KeyKind, parameters: Option<&[u8]>, value: &[u8]) -> Resul
             let curve = AnyRef::from_der(parameters.ok_or(Refusal::DeviceError)?).map_err(broken)?;
             encode(AlgorithmIdentifierRef { oid: EC, parameters: Some(curve) }, &key)
         }
-        KeyKind::Aes | KeyKind::Des3 | KeyKind::Sm4 | KeyKind::GenericSecret => Err(Refusal::KeyNotWrappable),
+        KeyKind::Aes | KeyKind::Des3 | KeyKind::Sm4 | KeyKind::GenericSecret | KeyKind::Hmac(_) => {
+            Err(Refusal::KeyNotWrappable)
+        }
     }
 }
 

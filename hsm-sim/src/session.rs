@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use cryptoki_sys as ck;
 use zeroize::Zeroizing;
 
-use crate::key_kind::Family;
+use crate::key_kind::{Family, KeyKind};
 use crate::mechanism::cipher::{Bytes, Direction, OutputLen, Transform};
 use crate::mechanism::digest::Digester;
 use crate::mechanism::gcm::GcmNonce;
@@ -330,6 +330,19 @@ impl Session {
         Ok(())
     }
 
+    /// `C_DigestKey`: the value of a secret key enters the digest as if it were a part.
+    pub fn digest_key(&self, key: ObjectHandle) -> Result<(), Refusal> {
+        let mut operations = self.operations.lock()?;
+        let running = operations.digest.as_mut().ok_or(Refusal::OperationNotInitialized)?;
+        let key = self.key(key)?;
+        if key.class != ObjectClass::SecretKey {
+            return Err(Refusal::KeyIndigestible);
+        }
+        running.is_multi_part = true;
+        running.work.update(key.secret()?);
+        Ok(())
+    }
+
     pub fn digest_final(&self, room: Room) -> Result<Output, Refusal> {
         finish_digest(&mut self.operations.lock()?.digest, &[], room)
     }
@@ -397,10 +410,11 @@ impl Session {
         let key = self.key(handle)?;
         let kind = key.number(ck::CKA_KEY_TYPE).and_then(|code| self.token.personality.key_kind(code));
         let kind = kind.ok_or(Refusal::KeyTypeInconsistent)?;
-        let is_right_kind = match call.mechanism {
+        let is_right_kind = match (call.mechanism, kind) {
             // Every secret is something to derive from.
-            Mechanism::HkdfDerive => kind.family() == Family::Secret,
-            mechanism => mechanism.key_kind() == Some(kind),
+            (Mechanism::HkdfDerive, kind) => kind.family() == Family::Secret,
+            (Mechanism::Hmac(hash, _), KeyKind::Hmac(of_key)) => hash == of_key,
+            (mechanism, kind) => mechanism.key_kind() == Some(kind),
         };
         if !is_right_kind || (key.class != ObjectClass::SecretKey && key.class != key_use.half()) {
             return Err(Refusal::KeyTypeInconsistent);
@@ -416,10 +430,11 @@ impl Session {
 
     /// The object behind the handle of a key.
     pub fn key(&self, handle: ObjectHandle) -> Result<Arc<Object>, Refusal> {
-        self.token.object(handle).map_err(|refusal| match refusal {
-            Refusal::ObjectHandleInvalid => Refusal::KeyHandleInvalid,
-            other => other,
-        })
+        match self.token.object(handle) {
+            Ok(object) if object.class.is_key() => Ok(object),
+            Ok(_) | Err(Refusal::ObjectHandleInvalid) => Err(Refusal::KeyHandleInvalid),
+            Err(other) => Err(other),
+        }
     }
 }
 

@@ -33,7 +33,9 @@ impl Session {
         let key = self.key(key)?;
         require_wrappable(&key, &wrapping_key)?;
         let plaintext = match key.class {
-            ObjectClass::PublicKey => return Err(Refusal::KeyNotWrappable),
+            ObjectClass::PublicKey | ObjectClass::Data | ObjectClass::Certificate => {
+                return Err(Refusal::KeyNotWrappable);
+            }
             ObjectClass::SecretKey => Bytes::new(key.secret()?.to_vec()),
             // The asymmetric mechanisms have no room for a private key.
             ObjectClass::PrivateKey if wrapping_key.class == ObjectClass::PublicKey => {

@@ -1,17 +1,6 @@
 //! The calls of `tests/fuzz`, guided by coverage and watched by the address sanitizer.
 //!
-//! It is no part of the workspace and of no check. From this directory:
-//!
-//! ```text
-//! export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target HSM_SIM_DIR=$(mktemp -d) ASAN_OPTIONS=detect_leaks=0
-//! export RUSTFLAGS="-Zsanitizer=address -Ccodegen-units=1 -Cpasses=sancov-module \
-//!   -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-//!   -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
-//! cargo build --release --target x86_64-unknown-linux-gnu
-//! mkdir -p target/corpus
-//! target/x86_64-unknown-linux-gnu/release/hsm-sim-fuzz target/corpus ../tests/fuzz/corpus \
-//!   -max_len=2048 -timeout=20 -max_total_time=600
-//! ```
+//! It is no part of the workspace and of no check: `scripts/deep fuzz` builds and runs it.
 //!
 //! Leaks are not looked for: the module keeps its statics for ever.
 #![no_main]
@@ -24,6 +13,8 @@ mod input;
 mod memory;
 #[path = "../../tests/fuzz/operations.rs"]
 mod operations;
+#[path = "../../tests/fuzz/parameter.rs"]
+mod parameter;
 #[path = "../../tests/fuzz/world.rs"]
 mod world;
 

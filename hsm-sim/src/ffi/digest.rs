@@ -3,7 +3,7 @@
 
 use cryptoki_sys as ck;
 
-use crate::ffi::{entry, parameter, pointer, session, step};
+use crate::ffi::{entry, object, parameter, pointer, session, step};
 use crate::session::OperationKind;
 
 pub unsafe extern "C" fn digest_init(
@@ -41,6 +41,10 @@ pub unsafe extern "C" fn digest_update(
         // SAFETY: the standard demands data of this length.
         session.digest_update(unsafe { pointer::items(part.cast_const(), part_len) }?)
     })
+}
+
+pub extern "C" fn digest_key(handle: ck::CK_SESSION_HANDLE, key: ck::CK_OBJECT_HANDLE) -> ck::CK_RV {
+    step(handle, OperationKind::Digesting, |session| session.digest_key(object(key)))
 }
 
 pub unsafe extern "C" fn digest_final(

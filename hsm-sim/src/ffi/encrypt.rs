@@ -5,6 +5,7 @@ use cryptoki_sys as ck;
 
 use crate::ffi::{entry, object, parameter, pointer, session, step};
 use crate::mechanism::cipher::Direction;
+use crate::refusal::Refusal;
 use crate::session::OperationKind;
 
 pub unsafe extern "C" fn encrypt_init(
@@ -94,6 +95,13 @@ fn kind(direction: Direction) -> OperationKind {
     }
 }
 
+fn too_long(direction: Direction) -> Refusal {
+    match direction {
+        Direction::Encrypt => Refusal::DataLenRange,
+        Direction::Decrypt => Refusal::EncryptedDataLenRange,
+    }
+}
+
 // SAFETY (of calling): unless it is NULL, `mechanism` points to a mechanism with its parameter.
 unsafe fn begin(
     direction: Direction,
@@ -126,7 +134,7 @@ unsafe fn single(
 ) -> ck::CK_RV {
     step(handle, kind(direction), |session| {
         // SAFETY: the caller's promise for the input.
-        let input = unsafe { pointer::items(input.cast_const(), input_len) }?;
+        let input = unsafe { pointer::part(input.cast_const(), input_len, too_long(direction)) }?;
         // SAFETY: the caller's promise for the output.
         unsafe { pointer::output(output, output_len, |room| session.cipher(direction, input, room)) }
     })
@@ -143,7 +151,7 @@ unsafe fn update(
 ) -> ck::CK_RV {
     step(handle, kind(direction), |session| {
         // SAFETY: the caller's promise for the input.
-        let part = unsafe { pointer::items(part.cast_const(), part_len) }?;
+        let part = unsafe { pointer::part(part.cast_const(), part_len, too_long(direction)) }?;
         // SAFETY: the caller's promise for the output.
         unsafe { pointer::output(output, output_len, |room| session.cipher_update(direction, part, room)) }
     })

@@ -53,7 +53,7 @@ pub static FUNCTION_LIST: ck::CK_FUNCTION_LIST = ck::CK_FUNCTION_LIST {
     C_DigestInit: Some(digest::digest_init),
     C_Digest: Some(digest::digest),
     C_DigestUpdate: Some(digest::digest_update),
-    C_DigestKey: Some(unsupported::digest_key),
+    C_DigestKey: Some(digest::digest_key),
     C_DigestFinal: Some(digest::digest_final),
 
     C_SignInit: Some(sign::sign_init),

@@ -65,7 +65,8 @@ fn on_slot(slot: ck::CK_SLOT_ID) -> Subject {
 }
 
 /// The one function that differs from list to list: a client finds one version in the list and here.
-unsafe extern "C" fn get_info(info: *mut ck::CK_INFO) -> ck::CK_RV {
+#[unsafe(export_name = "C_GetInfo")]
+pub unsafe extern "C" fn get_info(info: *mut ck::CK_INFO) -> ck::CK_RV {
     // SAFETY: there are no bytes for output; the caller's promise is passed on as it came.
     unsafe { gate(Function::C_GetInfo, Subject::Nothing, Nothing, || general::get_info(info)) }
 }
@@ -75,15 +76,16 @@ unsafe extern "C" fn get_info_3_0(info: *mut ck::CK_INFO) -> ck::CK_RV {
     unsafe { gate(Function::C_GetInfo, Subject::Nothing, Nothing, || version3::get_info(info)) }
 }
 
-/// Makes the function for each entry, with what it is about and where its bytes go, and the lists.
+/// Makes the function for each entry, with what it is about and where its bytes go, and the lists. Every
+/// function is exported under its name too, for clients that look for it without a list.
 macro_rules! gated {
     (
         version_2_40 { $($name:ident($($argument:ident: $kind:ty),*): $subject:expr, $output:expr;)* }
         version_3_0 { $($name3:ident($($argument3:ident: $kind3:ty),*): $subject3:expr => $work3:expr;)* }
     ) => {
         $(
-            #[expect(non_snake_case, reason = "the names of the standard")]
-            unsafe extern "C" fn $name($($argument: $kind),*) -> ck::CK_RV {
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name($($argument: $kind),*) -> ck::CK_RV {
                 let work = || match FUNCTION_LIST.$name {
                     // SAFETY: the caller's promise, passed on as it came.
                     Some(function) => unsafe { function($($argument),*) },
@@ -94,8 +96,8 @@ macro_rules! gated {
             }
         )*
         $(
-            #[expect(non_snake_case, reason = "the names of the standard")]
-            unsafe extern "C" fn $name3($($argument3: $kind3),*) -> ck::CK_RV {
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name3($($argument3: $kind3),*) -> ck::CK_RV {
                 // SAFETY: none of them has bytes for output; the caller's promise is passed on as it came.
                 unsafe { gate(Function::$name3, $subject3, Nothing, || $work3) }
             }

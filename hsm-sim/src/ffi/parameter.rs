@@ -141,24 +141,22 @@ fn hash(personality: &Personality, code: ck::CK_MECHANISM_TYPE) -> Result<Hash, 
     }
 }
 
-/// The mask generation must use the same hash.
-fn require_same_mask(hash: Hash, mask: ck::CK_RSA_PKCS_MGF_TYPE) -> Result<(), Refusal> {
-    let same = match hash {
-        Hash::Sha1 => ck::CKG_MGF1_SHA1,
-        Hash::Sha224 => ck::CKG_MGF1_SHA224,
-        Hash::Sha256 => ck::CKG_MGF1_SHA256,
-        Hash::Sha384 => ck::CKG_MGF1_SHA384,
-        Hash::Sha512 => ck::CKG_MGF1_SHA512,
-        Hash::Sm3 => return Err(Refusal::MechanismParamInvalid),
-    };
-    if mask == same { Ok(()) } else { Err(Refusal::MechanismParamInvalid) }
+/// The hash that the mask generation uses.
+fn mask_hash(mask: ck::CK_RSA_PKCS_MGF_TYPE) -> Result<Hash, Refusal> {
+    match mask {
+        ck::CKG_MGF1_SHA1 => Ok(Hash::Sha1),
+        ck::CKG_MGF1_SHA224 => Ok(Hash::Sha224),
+        ck::CKG_MGF1_SHA256 => Ok(Hash::Sha256),
+        ck::CKG_MGF1_SHA384 => Ok(Hash::Sha384),
+        ck::CKG_MGF1_SHA512 => Ok(Hash::Sha512),
+        _ => Err(Refusal::MechanismParamInvalid),
+    }
 }
 
 fn pss(personality: &Personality, parameter: &ck::CK_RSA_PKCS_PSS_PARAMS) -> Result<PssParameter, Refusal> {
-    let hash = hash(personality, parameter.hashAlg)?;
-    require_same_mask(hash, parameter.mgf)?;
     let salt_len = usize::try_from(parameter.sLen).map_err(|_| Refusal::MechanismParamInvalid)?;
-    Ok(PssParameter { hash, salt_len })
+    let hash = hash(personality, parameter.hashAlg)?;
+    Ok(PssParameter { hash, mask_hash: mask_hash(parameter.mgf)?, salt_len })
 }
 
 // SAFETY (of calling): the label is where the parameter says.
@@ -167,7 +165,9 @@ unsafe fn oaep(
     parameter: &ck::CK_RSA_PKCS_OAEP_PARAMS,
 ) -> Result<OaepParameter, Refusal> {
     let hash = hash(personality, parameter.hashAlg)?;
-    require_same_mask(hash, parameter.mgf)?;
+    if mask_hash(parameter.mgf)? != hash {
+        return Err(Refusal::MechanismParamInvalid);
+    }
     // SAFETY: the caller's promise for the label.
     let label = unsafe { inner(parameter.pSourceData.cast_const().cast::<u8>(), parameter.ulSourceDataLen) }?;
     match parameter.source {

@@ -25,6 +25,24 @@ pub unsafe fn items<'a, T>(first: *const T, count: ck::CK_ULONG) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(first, count) })
 }
 
+/// The longest value of an attribute. Lengths that no value can have are refused before they are used.
+const VALUE_LEN_MAX: ck::CK_ULONG = 1 << 24;
+
+/// The longest part of a message that is encrypted or decrypted at once.
+const PART_LEN_MAX: ck::CK_ULONG = 1 << 28;
+
+/// A part of a message; `too_long` says that no part may be so long.
+///
+/// # Safety
+/// As for [`items`].
+pub unsafe fn part<'a>(first: *const u8, len: ck::CK_ULONG, too_long: Refusal) -> Result<&'a [u8], Refusal> {
+    if len > PART_LEN_MAX {
+        return Err(too_long);
+    }
+    // SAFETY: the caller's promise, passed on.
+    unsafe { items(first, len) }
+}
+
 /// A PIN must be there: this token has no PIN pad that NULL could stand for.
 ///
 /// # Safety
@@ -129,6 +147,10 @@ pub unsafe fn attributes<'a>(
     unsafe { items(first, count) }?
         .iter()
         .map(|attribute| {
+            // Before anything is read: the client's length is all there is to go by.
+            if attribute.ulValueLen > VALUE_LEN_MAX {
+                return Err(Refusal::AttributeValueInvalid);
+            }
             // SAFETY: the caller's promise for each value.
             let value = unsafe { items(attribute.pValue.cast_const().cast(), attribute.ulValueLen) }?;
             Ok((attribute.type_, value))

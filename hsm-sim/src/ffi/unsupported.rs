@@ -33,11 +33,6 @@ pub extern "C" fn get_object_size(_: ck::CK_SESSION_HANDLE, _: ck::CK_OBJECT_HAN
     refuse()
 }
 
-/// `C_DigestKey`.
-pub extern "C" fn digest_key(_: ck::CK_SESSION_HANDLE, _: ck::CK_OBJECT_HANDLE) -> ck::CK_RV {
-    refuse()
-}
-
 /// `C_SignRecoverInit` and `C_VerifyRecoverInit`.
 pub extern "C" fn recover_init(
     _: ck::CK_SESSION_HANDLE,

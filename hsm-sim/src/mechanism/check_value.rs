@@ -16,7 +16,7 @@ pub fn check_value(kind: KeyKind, key: &[u8]) -> Option<Vec<u8>> {
         KeyKind::Aes => of_cipher(BlockCipher::Aes, key).ok(),
         KeyKind::Des3 => of_cipher(BlockCipher::Des3, key).ok(),
         KeyKind::Sm4 => of_cipher(BlockCipher::Sm4, key).ok(),
-        KeyKind::GenericSecret => Some(Sha1::digest(key)[..CHECK_VALUE_LEN].to_vec()),
+        KeyKind::GenericSecret | KeyKind::Hmac(_) => Some(Sha1::digest(key)[..CHECK_VALUE_LEN].to_vec()),
         KeyKind::Ec | KeyKind::Edwards | KeyKind::Sm2 | KeyKind::Rsa => None,
     }
 }

@@ -14,6 +14,7 @@ pub mod mac;
 pub mod parameter;
 pub mod rsa;
 pub mod rsa_key;
+pub mod rsa_library;
 pub mod signature;
 pub mod sm2;
 pub mod transform;
@@ -77,7 +78,7 @@ pub enum Mechanism {
     Eddsa,
     EcdhDerive,
     HkdfDerive,
-    /// Without a hash the caller passes a DER DigestInfo.
+    /// Without a hash the data is padded as it is; the caller usually passes a DER DigestInfo.
     RsaPkcs(Option<Hash>),
     RsaPss(Option<Hash>),
     RsaOaep,
@@ -155,7 +156,7 @@ impl Mechanism {
             Some(KeyKind::Aes) => (16, 32),
             Some(KeyKind::Des3) => (24, 24),
             Some(KeyKind::Sm4) => (16, 16),
-            Some(KeyKind::GenericSecret) => (8, 4096),
+            Some(KeyKind::GenericSecret | KeyKind::Hmac(_)) => (8, 4096),
             Some(KeyKind::Ec) => (Curve::P256.bits(), Curve::P521.bits()),
             Some(KeyKind::Sm2) => (256, 256),
             Some(KeyKind::Edwards) => (255, 255),
@@ -180,8 +181,6 @@ impl Mechanism {
             Self::EcdhDerive => ck::CKF_DERIVE | EC_CURVE_FLAGS,
             Self::HkdfDerive => ck::CKF_DERIVE,
             Self::RsaPkcs(None) => SIGN_FLAGS | CIPHER_FLAGS | WRAP_FLAGS,
-            // The library signs nothing over SHA-1 any more; it still checks old signatures.
-            Self::RsaPkcs(Some(Hash::Sha1)) => ck::CKF_VERIFY,
             Self::RsaPkcs(Some(_)) => SIGN_FLAGS,
             Self::RsaOaep => CIPHER_FLAGS | WRAP_FLAGS,
             Self::Sm2Encrypt => CIPHER_FLAGS | WRAP_FLAGS | EC_CURVE_FLAGS,

@@ -48,6 +48,8 @@ pub struct CounterParameter {
 #[derive(Debug, Clone, Copy)]
 pub struct PssParameter {
     pub hash: Hash,
+    /// Of the mask generation.
+    pub mask_hash: Hash,
     pub salt_len: usize,
 }
 

@@ -1,15 +1,12 @@
-//! RSA (RFC 8017): PKCS#1 v1.5, PSS and OAEP. All padding is the library's.
+//! RSA encryption (RFC 8017): PKCS#1 v1.5 and OAEP. All padding is the library's.
 //!
-//! What the library does not do is not offered: signing over SHA-1, SHA-224, PKCS#1 signatures over
-//! anything but a DigestInfo, a PSS salt that is not as long as the hash, an MGF over another hash.
+//! What the library does not do is not offered: OAEP over SHA-224, an MGF over another hash.
 
-use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::rsa::{
-    KeyPair, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OAEP_SHA384_MGF1SHA384, OAEP_SHA512_MGF1SHA512,
     OaepAlgorithm, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, Pkcs1PrivateDecryptingKey,
     Pkcs1PublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
-use aws_lc_rs::signature::{self, RsaEncoding, UnparsedPublicKey, VerificationAlgorithm};
 use zeroize::Zeroizing;
 
 use crate::mechanism::Hash;
@@ -19,94 +16,6 @@ use crate::refusal::Refusal;
 
 pub const BITS_MIN: u64 = 2048;
 pub const BITS_MAX: u64 = 4096;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Padding {
-    Pkcs1,
-    Pss,
-}
-
-/// The DER in front of a digest in a DigestInfo (RFC 8017, 9.2, note 1).
-const DIGEST_INFO: [(Hash, &[u8]); 4] = [
-    (Hash::Sha1, b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14"),
-    (Hash::Sha256, b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"),
-    (Hash::Sha384, b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"),
-    (Hash::Sha512, b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"),
-];
-
-/// The digest in a DigestInfo.
-pub fn digest_in_info(info: &[u8]) -> Result<(Hash, &[u8]), Refusal> {
-    DIGEST_INFO
-        .iter()
-        .find_map(|(hash, prefix)| Some((*hash, info.strip_prefix(*prefix)?)))
-        .filter(|(hash, digest)| digest.len() == hash.len())
-        .ok_or(Refusal::DataInvalid)
-}
-
-fn imported(hash: Hash, digest: &[u8]) -> Result<Digest, Refusal> {
-    let algorithm = match hash {
-        Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
-        Hash::Sha224 | Hash::Sm3 => return Err(Refusal::MechanismParamInvalid),
-    };
-    Digest::import_less_safe(digest, algorithm).map_err(|_| Refusal::DataLenRange)
-}
-
-/// How a signature over such a digest is made; refuses what the library does not make.
-fn signing_encoding(padding: Padding, hash: Hash) -> Result<&'static dyn RsaEncoding, Refusal> {
-    match (padding, hash) {
-        (Padding::Pkcs1, Hash::Sha256) => Ok(&signature::RSA_PKCS1_SHA256),
-        (Padding::Pkcs1, Hash::Sha384) => Ok(&signature::RSA_PKCS1_SHA384),
-        (Padding::Pkcs1, Hash::Sha512) => Ok(&signature::RSA_PKCS1_SHA512),
-        (Padding::Pss, Hash::Sha256) => Ok(&signature::RSA_PSS_SHA256),
-        (Padding::Pss, Hash::Sha384) => Ok(&signature::RSA_PSS_SHA384),
-        (Padding::Pss, Hash::Sha512) => Ok(&signature::RSA_PSS_SHA512),
-        (Padding::Pkcs1, _) => Err(Refusal::DataInvalid),
-        (Padding::Pss, _) => Err(Refusal::MechanismParamInvalid),
-    }
-}
-
-fn verifying_algorithm(padding: Padding, hash: Hash) -> Result<&'static dyn VerificationAlgorithm, Refusal> {
-    match (padding, hash) {
-        (Padding::Pkcs1, Hash::Sha1) => Ok(&signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY),
-        (Padding::Pkcs1, Hash::Sha256) => Ok(&signature::RSA_PKCS1_2048_8192_SHA256),
-        (Padding::Pkcs1, Hash::Sha384) => Ok(&signature::RSA_PKCS1_2048_8192_SHA384),
-        (Padding::Pkcs1, Hash::Sha512) => Ok(&signature::RSA_PKCS1_2048_8192_SHA512),
-        (Padding::Pss, Hash::Sha256) => Ok(&signature::RSA_PSS_2048_8192_SHA256),
-        (Padding::Pss, Hash::Sha384) => Ok(&signature::RSA_PSS_2048_8192_SHA384),
-        (Padding::Pss, Hash::Sha512) => Ok(&signature::RSA_PSS_2048_8192_SHA512),
-        (Padding::Pkcs1, _) => Err(Refusal::DataInvalid),
-        (Padding::Pss, _) => Err(Refusal::MechanismParamInvalid),
-    }
-}
-
-pub fn require_pss_hash(hash: Hash) -> Result<(), Refusal> {
-    signing_encoding(Padding::Pss, hash).map(|_| ())
-}
-
-pub fn sign(private: &[u8], padding: Padding, hash: Hash, digest: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let encoding = signing_encoding(padding, hash)?;
-    let digest = imported(hash, digest)?;
-    let pair = KeyPair::from_der(private).map_err(|_| Refusal::DeviceError)?;
-    let mut signature = vec![0; pair.public_modulus_len()];
-    pair.sign_digest(encoding, &digest, &mut signature).map_err(|_| Refusal::DeviceError)?;
-    Ok(signature)
-}
-
-pub fn verify(
-    public: &PublicHalf,
-    padding: Padding,
-    hash: Hash,
-    digest: &[u8],
-    signature: &[u8],
-) -> Result<(), Refusal> {
-    let algorithm = verifying_algorithm(padding, hash)?;
-    let digest = imported(hash, digest)?;
-    let key = UnparsedPublicKey::new(algorithm, public.to_der()?);
-    key.verify_digest(&digest, signature).map_err(|_| Refusal::SignatureInvalid)
-}
 
 /// How a message is padded before it is encrypted.
 pub enum EncryptionPadding {

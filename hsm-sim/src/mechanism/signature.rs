@@ -8,8 +8,8 @@ use crate::mechanism::cipher::Bytes;
 use crate::mechanism::digest::Digester;
 use crate::mechanism::mac::MacState;
 use crate::mechanism::parameter::{Parameter, PssParameter};
-use crate::mechanism::rsa::{self, Padding};
 use crate::mechanism::rsa_key::PublicHalf;
+use crate::mechanism::rsa_library as rsa;
 use crate::mechanism::{Hash, Mechanism, MechanismCall, ec, ed25519, sm2};
 use crate::object::Object;
 use crate::personality::{Personality, Sm2SignatureForm};
@@ -57,8 +57,9 @@ impl Input {
 enum Scheme {
     Ecdsa(Curve),
     Eddsa,
-    /// `None`: the input is a DigestInfo, which names the hash.
-    Rsa(Padding, Option<Hash>),
+    /// PKCS#1 v1.5, with this in front of the input: what makes a digest a DigestInfo, or nothing.
+    RsaPkcs1(&'static [u8]),
+    RsaPss(PssParameter),
     Sm2 {
         user_id: String,
         is_prehashed: bool,
@@ -78,16 +79,19 @@ fn scheme(call: &MechanismCall, key: &Object, personality: &Personality) -> Resu
     match call.mechanism {
         Mechanism::Ecdsa(hash) => Ok((Scheme::Ecdsa(curve(key)?), Input::of_hash(hash))),
         Mechanism::Eddsa => Ok((Scheme::Eddsa, Input::Whole(Vec::new()))),
-        Mechanism::RsaPkcs(hash) => Ok((Scheme::Rsa(Padding::Pkcs1, hash), Input::of_hash(hash))),
+        Mechanism::RsaPkcs(hash) => {
+            let prefix = hash.map_or(Ok(&[][..]), rsa::digest_info_prefix)?;
+            Ok((Scheme::RsaPkcs1(prefix), Input::of_hash(hash)))
+        }
         Mechanism::RsaPss(hash) => {
-            let Parameter::Pss(PssParameter { hash: given, salt_len }) = call.parameter else {
+            let Parameter::Pss(parameter) = call.parameter else {
                 return Err(Refusal::MechanismParamInvalid);
             };
-            rsa::require_pss_hash(given)?;
-            if hash.is_some_and(|hash| hash != given) || salt_len != given.len() {
+            if hash.is_some_and(|hash| hash != parameter.hash) {
                 return Err(Refusal::MechanismParamInvalid);
             }
-            Ok((Scheme::Rsa(Padding::Pss, Some(given)), Input::of_hash(hash)))
+            rsa::require_pss_room(parameter, key.rsa_public_half()?.modulus.len())?;
+            Ok((Scheme::RsaPss(parameter), Input::of_hash(hash)))
         }
         Mechanism::Sm2SignWithSm3 => Ok((sm2(false), Input::Whole(Vec::new()))),
         Mechanism::Sm2SignPrehashed => Ok((sm2(true), Input::Prehashed)),
@@ -127,7 +131,7 @@ impl Scheme {
         match self {
             Self::Ecdsa(curve) => Ok(2 * curve.field_len()),
             Self::Eddsa => Ok(ed25519::SIGNATURE_LEN),
-            Self::Rsa(..) => Ok(key.rsa_public_half()?.modulus.len()),
+            Self::RsaPkcs1(_) | Self::RsaPss(_) => Ok(key.rsa_public_half()?.modulus.len()),
             Self::Sm2 { form, .. } => Ok(sm2::signature_len_max(*form)),
         }
     }
@@ -136,11 +140,8 @@ impl Scheme {
         match self {
             Self::Ecdsa(curve) => ec::sign(*curve, key, input),
             Self::Eddsa => ed25519::sign(key, input),
-            Self::Rsa(padding, Some(hash)) => rsa::sign(key, *padding, *hash, input),
-            Self::Rsa(padding, None) => {
-                let (hash, digest) = rsa::digest_in_info(input)?;
-                rsa::sign(key, *padding, hash, digest)
-            }
+            Self::RsaPkcs1(prefix) => rsa::sign_pkcs1(key, &[prefix, input].concat()),
+            Self::RsaPss(parameter) => rsa::sign_pss(key, *parameter, input),
             Self::Sm2 { user_id, is_prehashed, form } => {
                 let key = sm2::signing_key(key, user_id)?;
                 if *is_prehashed {
@@ -156,12 +157,11 @@ impl Scheme {
         match (self, key) {
             (Self::Ecdsa(curve), PublicKey::Point(point)) => ec::verify(*curve, point, input, signature),
             (Self::Eddsa, PublicKey::Point(point)) => ed25519::verify(point, input, signature),
-            (Self::Rsa(padding, Some(hash)), PublicKey::Rsa(public)) => {
-                rsa::verify(public, *padding, *hash, input, signature)
+            (Self::RsaPkcs1(prefix), PublicKey::Rsa(public)) => {
+                rsa::verify_pkcs1(public, &[prefix, input].concat(), signature)
             }
-            (Self::Rsa(padding, None), PublicKey::Rsa(public)) => {
-                let (hash, digest) = rsa::digest_in_info(input)?;
-                rsa::verify(public, *padding, hash, digest, signature)
+            (Self::RsaPss(parameter), PublicKey::Rsa(public)) => {
+                rsa::verify_pss(public, *parameter, input, signature)
             }
             (Self::Sm2 { user_id, is_prehashed, form }, PublicKey::Point(point)) => {
                 let key = sm2::verifying_key(point, user_id)?;
@@ -234,7 +234,7 @@ impl Verifying {
         let (scheme, input) = scheme(call, key, personality)?;
         let len_max = scheme.signature_len_max(key)?;
         let key = match scheme {
-            Scheme::Rsa(..) => PublicKey::Rsa(key.rsa_public_half()?),
+            Scheme::RsaPkcs1(_) | Scheme::RsaPss(_) => PublicKey::Rsa(key.rsa_public_half()?),
             _ => PublicKey::Point(key.point()?.to_vec()),
         };
         Ok(Self(VerifyingWith::Key { scheme, input, key, len_max }))

@@ -16,6 +16,9 @@ pub const SLOT: ck::CK_SLOT_ID = 1;
 
 const CALLS_MAX: usize = 400;
 
+/// In the place of a function, beside the number of a mechanism that took its parameter.
+pub const MECHANISM: &str = "mechanism";
+
 /// Which function gave which answer.
 pub type Reached = BTreeSet<(&'static str, ck::CK_RV)>;
 
@@ -24,6 +27,8 @@ pub struct Client<'a> {
     pub mechanisms: Vec<ck::CK_MECHANISM_TYPE>,
     pub sessions: Vec<ck::CK_SESSION_HANDLE>,
     pub objects: Vec<ck::CK_OBJECT_HANDLE>,
+    /// Among them those that were on the token before: an RSA pair and one on P-256.
+    pub pairs: Vec<ck::CK_OBJECT_HANDLE>,
     /// The last bytes that came out, which may go in again: ciphertexts, signatures.
     pub last_output: Vec<u8>,
     pub reached: Reached,
@@ -51,10 +56,14 @@ pub fn fuzz_calls(functions: &ck::CK_FUNCTION_LIST_3_0, data: &[u8]) -> Reached 
         mechanisms: vec![0],
         sessions: Vec::new(),
         objects: Vec::new(),
+        pairs: Vec::new(),
         last_output: Vec::new(),
         reached: Reached::new(),
     };
     client.learn_mechanisms();
+    if !input.rarely(3) {
+        client.meet_everything(&mut input);
+    }
     for _ in 0..CALLS_MAX {
         if input.is_empty() {
             break;
@@ -98,6 +107,17 @@ impl Client<'_> {
         }
     }
 
+    /// A key that the mechanism might work with.
+    pub fn key(&self, input: &mut Input<'_>, code: ck::CK_MECHANISM_TYPE) -> ck::CK_OBJECT_HANDLE {
+        let is_of_pair =
+            code < ck::CKM_DES3_KEY_GEN || (ck::CKM_ECDSA..=ck::CKM_ECDH1_DERIVE).contains(&code);
+        if is_of_pair && !self.pairs.is_empty() && !input.rarely(8) {
+            input.pick(&self.pairs)
+        } else {
+            self.object(input)
+        }
+    }
+
     fn slot(input: &mut Input<'_>) -> ck::CK_SLOT_ID {
         if input.rarely(8) { input.number() } else { SLOT }
     }
@@ -126,12 +146,15 @@ impl Client<'_> {
             4 => self.token(input),
             5..=8 => self.make_key(input),
             9..=10 => self.object_calls(input),
-            11..=12 => self.search(input),
-            13..=14 => self.encrypt(input),
+            11 => self.search(input),
+            12 => self.meet_everything(input),
+            13 => self.begin_with_fitting_key(input),
+            14 => self.encrypt(input),
             15 => self.encrypt_and_decrypt(input),
             16..=17 => self.digest(input),
             18 => self.sign_and_verify(input),
-            19..=20 => self.sign(input),
+            19 => self.sign(input),
+            20 => self.begin_with_fitting_key(input),
             21 => self.wrap_and_derive(input),
             22 => self.rare(input),
             _ => self.close(input),
@@ -257,8 +280,15 @@ impl Client<'_> {
     /// A key that comes about, unless the bytes add something.
     fn make_key(&mut self, input: &mut Input<'_>) {
         let session = self.session(input);
-        let uses =
-            [ck::CKA_ENCRYPT, ck::CKA_DECRYPT, ck::CKA_WRAP, ck::CKA_UNWRAP, ck::CKA_SIGN, ck::CKA_VERIFY];
+        let uses = [
+            ck::CKA_ENCRYPT,
+            ck::CKA_DECRYPT,
+            ck::CKA_WRAP,
+            ck::CKA_UNWRAP,
+            ck::CKA_SIGN,
+            ck::CKA_VERIFY,
+            ck::CKA_DERIVE,
+        ];
         let mut secret: Vec<_> = uses.into_iter().map(|attribute| (attribute, Self::flag(true))).collect();
         for attribute in [ck::CKA_TOKEN, ck::CKA_PRIVATE, ck::CKA_SENSITIVE, ck::CKA_EXTRACTABLE] {
             secret.push((attribute, Self::flag(input.rarely(2))));
@@ -417,6 +447,30 @@ impl Client<'_> {
                 call!(self.C_FindObjectsFinal(session));
             }
         }
+    }
+
+    /// Logs in, and learns of everything that is on the token: among it keys that take too long to make.
+    fn meet_everything(&mut self, input: &mut Input<'_>) {
+        let (mut session, mut found, mut count) = (0, [0; 100], 0);
+        let flags = ck::CKF_SERIAL_SESSION | ck::CKF_RW_SESSION;
+        if call!(self.C_OpenSession(SLOT, flags, null_mut(), None, &raw mut session)) != ck::CKR_OK {
+            return;
+        }
+        self.sessions.push(session);
+        if !input.rarely(8) {
+            let mut pin = Bytes::of(USER_PIN.to_vec());
+            call!(self.C_Login(session, ck::CKU_USER, pin.pointer(), pin.len()));
+        }
+        call!(self.C_FindObjectsInit(session, null_mut(), 0));
+        let room = found.len() as ck::CK_ULONG;
+        if call!(self.C_FindObjects(session, found.as_mut_ptr(), room, &raw mut count)) == ck::CKR_OK {
+            let found = &found[..usize::try_from(count).expect("a count")];
+            self.objects.extend_from_slice(found);
+            if self.pairs.is_empty() {
+                self.pairs = found.to_vec();
+            }
+        }
+        call!(self.C_FindObjectsFinal(session));
     }
 
     fn close(&mut self, input: &mut Input<'_>) {

@@ -10,6 +10,7 @@ mod input;
 mod loaded;
 mod memory;
 mod operations;
+mod parameter;
 mod world;
 
 use std::io::Read;
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use calls::{Reached, fuzz_calls};
+use calls::{MECHANISM, Reached, fuzz_calls};
+use operations::WITH_PARAMETER;
 use sha2::{Digest, Sha256};
 use world::World;
 
@@ -95,6 +97,8 @@ fn a_second_process_makes_the_calls() {
         reached.extend(run(&world, name, data));
     }
     let after_corpus = reached.len();
+    let untaken: Vec<_> =
+        WITH_PARAMETER.iter().filter(|code| !reached.contains(&(MECHANISM, **code))).collect();
     let keep = std::env::var_os(KEEP).map(PathBuf::from);
     let mut all = Vec::new();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
@@ -120,6 +124,7 @@ fn a_second_process_makes_the_calls() {
         reached.len()
     );
     eprintln!("succeeded: {}", succeeded(&reached));
+    assert!(untaken.is_empty(), "the corpus never got a parameter taken for {untaken:#x?}");
     assert!(
         corpus.len() >= 10 && after_corpus >= ANSWERS_MIN,
         "the corpus reaches {after_corpus} answers only"
@@ -139,8 +144,11 @@ fn keep_some(mut all: Vec<(u64, Reached)>, directory: &Path) {
 }
 
 fn succeeded(reached: &Reached) -> String {
-    let functions: Vec<_> =
-        reached.iter().filter(|(_, answer)| *answer == 0).map(|(function, _)| *function).collect();
+    let functions: Vec<_> = reached
+        .iter()
+        .filter(|(name, answer)| *answer == 0 && *name != MECHANISM)
+        .map(|(function, _)| *function)
+        .collect();
     functions.join(" ")
 }
 

@@ -1,12 +1,12 @@
 //! What the fuzzer passes by pointer. Every pointer is NULL or leads to memory that is ours and as long
 //! as its length says: what no client can promise, the module cannot check either.
 
-use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use cryptoki_sys as ck;
 
 use crate::input::Input;
+use crate::parameter::Parameter;
 
 const GUARD: u8 = 0xa5;
 const GUARD_LEN: usize = 64;
@@ -100,17 +100,12 @@ impl<T: Copy + PartialEq> Room<T> {
     }
 }
 
-/// A mechanism with its parameter. One that holds pointers is made for the mechanisms that are known
-/// to take it; for all others it is zero bytes, which are NULL to whoever reads a pointer in them.
+/// A mechanism with its parameter.
 pub struct Mechanism {
     mechanism: ck::CK_MECHANISM,
     is_null: bool,
-    _words: Box<[u64]>,
-    _gcm: Box<ck::CK_GCM_PARAMS>,
-    _parts: Box<(Bytes, Bytes)>,
+    _parameter: Parameter,
 }
-
-const SM4_GCM: ck::CK_MECHANISM_TYPE = 0x8000_010F;
 
 impl Mechanism {
     pub fn draw(input: &mut Input<'_>, known: &[ck::CK_MECHANISM_TYPE]) -> Self {
@@ -119,31 +114,18 @@ impl Mechanism {
     }
 
     pub fn of(input: &mut Input<'_>, code: ck::CK_MECHANISM_TYPE) -> Self {
-        let mut words = vec![0_u64; 32].into_boxed_slice();
-        let iv = if input.rarely(4) { Bytes::draw(input) } else { Bytes::of(vec![input.byte(); 12]) };
-        let aad = if input.rarely(4) { Bytes::draw(input) } else { Bytes::of(Vec::new()) };
-        let mut parts = Box::new((iv, aad));
-        let mut gcm = Box::new(ck::CK_GCM_PARAMS {
-            pIv: parts.0.pointer(),
-            ulIvLen: parts.0.len(),
-            ulIvBits: if input.rarely(4) { input.number() } else { 0 },
-            pAAD: parts.1.pointer(),
-            ulAADLen: parts.1.len(),
-            ulTagBits: if input.rarely(4) { input.number() } else { 128 },
-        });
-        let takes_gcm = matches!(code, ck::CKM_AES_GCM | SM4_GCM);
-        let (parameter, len): (*mut c_void, _) = if takes_gcm && !input.rarely(6) {
-            ((&raw mut *gcm).cast(), size_of::<ck::CK_GCM_PARAMS>() as ck::CK_ULONG)
-        } else if input.rarely(3) {
-            let len = input.pick(&[1, 8, 16, 24, 40, 47, 48, 49, 56, 200]);
-            (words.as_mut_ptr().cast(), len)
-        } else if input.rarely(6) {
-            (null_mut(), input.number())
-        } else {
-            (null_mut(), 0)
+        // What the parameter points to stays where it is when the parameter moves.
+        let mut parameter = Parameter::draw(input, code);
+        let mechanism = ck::CK_MECHANISM {
+            mechanism: code,
+            pParameter: parameter.pointer(),
+            ulParameterLen: parameter.len(),
         };
-        let mechanism = ck::CK_MECHANISM { mechanism: code, pParameter: parameter, ulParameterLen: len };
-        Self { mechanism, is_null: input.rarely(40), _words: words, _gcm: gcm, _parts: parts }
+        Self { mechanism, is_null: input.rarely(40), _parameter: parameter }
+    }
+
+    pub fn code(&self) -> ck::CK_MECHANISM_TYPE {
+        self.mechanism.mechanism
     }
 
     pub fn pointer(&mut self) -> *mut ck::CK_MECHANISM {

@@ -8,6 +8,7 @@ use std::ptr::null_mut;
 use cryptoki_sys as ck;
 
 use crate::calls::{SLOT, SO_PIN, USER_PIN};
+use crate::memory::Template;
 
 pub struct World {
     functions: ck::CK_FUNCTION_LIST_3_0,
@@ -31,7 +32,7 @@ impl World {
         &self.functions
     }
 
-    /// A module that has just been initialised, over one token with both PINs and no objects.
+    /// A module that has just been initialised, over one token with both PINs, an RSA pair and one on P-256.
     pub fn restore(&self) {
         // SAFETY: NULL is what the standard demands.
         unsafe { self.functions.C_Finalize.expect("listed")(null_mut()) };
@@ -73,7 +74,59 @@ impl World {
             ]
         };
         assert_eq!(answers, [ck::CKR_OK; 4]);
+        // SAFETY: as above.
+        let answers = unsafe {
+            [
+                list.C_Logout.expect("listed")(session),
+                list.C_Login.expect("listed")(session, ck::CKU_USER, user, user_len),
+            ]
+        };
+        assert_eq!(answers, [ck::CKR_OK; 2]);
+        let rsa =
+            [ck::CKA_ENCRYPT, ck::CKA_VERIFY, ck::CKA_WRAP, ck::CKA_DECRYPT, ck::CKA_SIGN, ck::CKA_UNWRAP];
+        let bits = 2048_u64.to_ne_bytes();
+        self.make_pair(session, ck::CKM_RSA_PKCS_KEY_PAIR_GEN, (ck::CKA_MODULUS_BITS, &bits), &rsa);
+        // 1.2.840.10045.3.1.7
+        let p256 = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let curve = [ck::CKA_VERIFY, ck::CKA_DERIVE, ck::CKA_SIGN, ck::CKA_DERIVE];
+        self.make_pair(session, ck::CKM_EC_KEY_PAIR_GEN, (ck::CKA_EC_PARAMS, &p256), &curve);
         fs::rename(self.token(), &self.kept).expect("kept");
+    }
+}
+
+impl World {
+    /// A pair on the token. The first half of the uses is that of the public key.
+    fn make_pair(
+        &self,
+        session: ck::CK_SESSION_HANDLE,
+        code: ck::CK_MECHANISM_TYPE,
+        named: (ck::CK_ATTRIBUTE_TYPE, &[u8]),
+        uses: &[ck::CK_ATTRIBUTE_TYPE],
+    ) {
+        let (of_public, of_private) = uses.split_at(uses.len() / 2);
+        let template = |uses: &[ck::CK_ATTRIBUTE_TYPE]| {
+            let flags = uses.iter().chain(&[ck::CKA_TOKEN]).map(|attribute| (*attribute, vec![ck::CK_TRUE]));
+            flags.collect::<Vec<_>>()
+        };
+        let mut public = template(of_public);
+        public.push((named.0, named.1.to_vec()));
+        let (mut public, mut private) = (Template::of(public), Template::of(template(of_private)));
+        let mut mechanism = ck::CK_MECHANISM { mechanism: code, pParameter: null_mut(), ulParameterLen: 0 };
+        let (mut public_key, mut private_key) = (0, 0);
+        // SAFETY: pointers to locals, each as long as the length beside it says.
+        let answer = unsafe {
+            self.functions.C_GenerateKeyPair.expect("listed")(
+                session,
+                &raw mut mechanism,
+                public.pointer(),
+                public.count(),
+                private.pointer(),
+                private.count(),
+                &raw mut public_key,
+                &raw mut private_key,
+            )
+        };
+        assert_eq!(answer, ck::CKR_OK);
     }
 }
 

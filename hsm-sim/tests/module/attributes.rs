@@ -14,7 +14,7 @@ fn generate(session: &cryptoki::session::Session, template: &[Attribute]) -> RvE
 #[test]
 fn a_template_with_an_unknown_attribute_is_refused() {
     let session = user_session("unknown attribute");
-    let template = [Attribute::ValueLen(32.into()), Attribute::Application(vec![1])];
+    let template = [Attribute::ValueLen(32.into()), Attribute::AcIssuer(vec![1])];
     assert_eq!(generate(&session, &template), RvError::AttributeTypeInvalid);
 }
 

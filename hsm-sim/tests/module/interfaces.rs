@@ -180,3 +180,18 @@ fn messages_are_not_supported() {
     assert_eq!(call!(C_SignMessageBegin(handle, null_mut(), 0)), not_supported);
     assert_eq!(call!(C_VerifyMessage(handle, null_mut(), 0, null_mut(), 0, null_mut(), 0)), not_supported);
 }
+
+#[test]
+fn every_function_is_exported_under_its_name() {
+    let library = library();
+    macro_rules! exported {
+        ($($name:ident)*) => { [$((stringify!($name), library.$name.is_ok())),*] };
+    }
+    for (name, is_there) in exported!(
+        C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetTokenInfo C_InitToken C_OpenSession
+        C_Login C_CreateObject C_FindObjects C_Encrypt C_DigestKey C_SignFinal C_VerifyRecover C_WrapKey C_DeriveKey
+        C_GenerateRandom C_WaitForSlotEvent C_GetInterfaceList C_LoginUser C_SessionCancel C_MessageVerifyFinal
+    ) {
+        assert!(is_there, "{name} is not exported");
+    }
+}

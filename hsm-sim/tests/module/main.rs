@@ -25,6 +25,7 @@ mod raw_mechanisms;
 mod rsa;
 mod secret_keys;
 mod sm2;
+mod storage;
 mod vendors;
 mod wrapping;
 mod wycheproof;

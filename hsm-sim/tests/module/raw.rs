@@ -224,7 +224,6 @@ fn what_is_not_supported_says_so() {
     let handle = session.handle();
     let not_supported = ck::CKR_FUNCTION_NOT_SUPPORTED;
     assert_eq!(call!(C_GetOperationState(handle, null_mut(), null_mut())), not_supported);
-    assert_eq!(call!(C_DigestKey(handle, 0)), not_supported);
     assert_eq!(call!(C_WaitForSlotEvent(0, null_mut(), null_mut())), not_supported);
     assert_eq!(call!(C_CancelFunction(handle)), ck::CKR_FUNCTION_NOT_PARALLEL);
 }

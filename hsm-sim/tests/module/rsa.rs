@@ -130,13 +130,13 @@ fn a_size_or_exponent_that_is_not_offered_is_refused() {
 fn what_is_not_offered_is_refused() {
     let session = user_session("rsa refusals");
     let (public, private) = imported(&session);
-    let sha1 = session.sign(&Mechanism::Sha1RsaPkcs, private, b"message");
-    assert_eq!(refusal(sha1), RvError::MechanismInvalid, "nothing is signed over SHA-1");
-    let no_info = session.sign(&Mechanism::RsaPkcs, private, b"no DigestInfo");
-    assert_eq!(refusal(no_info), RvError::DataInvalid);
+    let too_long = session.sign(&Mechanism::RsaPkcs, private, &[1; 246]);
+    assert_eq!(refusal(too_long), RvError::DataLenRange, "11 bytes are for the padding");
+    let too_long = session.verify(&Mechanism::RsaPkcs, public, &[1; 246], &[1; 256]);
+    assert_eq!(refusal(too_long), RvError::DataLenRange);
     for params in [
-        pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, 20),
-        pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA1, 32),
+        pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, 223),
+        pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA256, u64::MAX),
         pss(MechanismType::SHA384, PkcsMgfType::MGF1_SHA384, 48),
         pss(MechanismType::SHA1, PkcsMgfType::MGF1_SHA1, 20),
     ] {
@@ -194,6 +194,8 @@ fn a_generated_pair_signs_what_openssl_verifies() {
     assert_eq!(*bits, Attribute::ModulusBits(2048.into()));
     let key = desk.file("key", &rsa_key_info(modulus, exponent));
     for (mechanism, digest) in [
+        (Mechanism::Sha1RsaPkcs, "-sha1"),
+        (Mechanism::Sha224RsaPkcs, "-sha224"),
         (Mechanism::Sha256RsaPkcs, "-sha256"),
         (Mechanism::Sha384RsaPkcs, "-sha384"),
         (Mechanism::Sha512RsaPkcs, "-sha512"),
@@ -218,6 +220,36 @@ fn raw_pkcs1_signs_a_digest_info_as_the_hashing_mechanism_does() {
     let raw = session.sign(&Mechanism::RsaPkcs, private, &info).expect("signed");
     assert_eq!(raw, session.sign(&Mechanism::Sha256RsaPkcs, private, b"message").expect("signed"));
     session.verify(&Mechanism::RsaPkcs, public, &info, &raw).expect("it verifies");
+}
+
+#[test]
+fn raw_pkcs1_signs_whatever_it_is_given() {
+    let session = user_session("raw pkcs1");
+    let desk = Desk::new();
+    let (public, private) = imported(&session);
+    let key = desk.file("key", openssl_key());
+    for data in [&b""[..], b"no DigestInfo", &[0; 245]] {
+        let signature = session.sign(&Mechanism::RsaPkcs, private, data).expect("signed");
+        session.verify(&Mechanism::RsaPkcs, public, data, &signature).expect("it verifies");
+        let file = desk.file("signature", &signature);
+        let recover = ["pkeyutl", "-verifyrecover", "-inkey", &key, "-keyform", "DER", "-in", &file];
+        assert_eq!(openssl(&recover, b""), data, "what OpenSSL finds in the signature");
+        let another = session.verify(&Mechanism::RsaPkcs, public, b"another", &signature);
+        assert_eq!(refusal(another), RvError::SignatureInvalid);
+        let longer = session.verify(&Mechanism::RsaPkcs, public, &[0; 244], &signature);
+        assert_eq!(refusal(longer), RvError::SignatureInvalid);
+    }
+    let file = desk.file("data", b"not a digest");
+    let sign = ["pkeyutl", "-sign", "-inkey", &key, "-keyform", "DER", "-in", &file];
+    let theirs = openssl(&sign, b"");
+    assert_eq!(session.sign(&Mechanism::RsaPkcs, private, b"not a digest").expect("signed"), theirs);
+    let mut damaged = theirs;
+    damaged[7] ^= 1;
+    let attempt = session.verify(&Mechanism::RsaPkcs, public, b"not a digest", &damaged);
+    assert_eq!(refusal(attempt), RvError::SignatureInvalid);
+    // Above the modulus: no number that a signature could be.
+    let attempt = session.verify(&Mechanism::RsaPkcs, public, b"not a digest", &[0xff; 256]);
+    assert_eq!(refusal(attempt), RvError::SignatureInvalid);
 }
 
 #[test]
@@ -259,6 +291,21 @@ fn pss_agrees_with_openssl_both_ways() {
         let sign = ["dgst", digest, "-sign", &key, "-keyform", "DER", "-binary"];
         let signature = openssl(&[&sign[..], &pss].concat(), b"message");
         session.verify(&mechanism, public, b"message", &signature).expect("it verifies");
+    }
+    // A salt of any length that fits, and another hash in the mask.
+    for salt in [0, 20, 222] {
+        let mechanism = Mechanism::Sha256RsaPkcsPss(pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA1, salt));
+        let signature = session.sign(&mechanism, private, b"message").expect("signed");
+        let file = desk.file("signature", &signature);
+        let salt = format!("rsa_pss_saltlen:{salt}");
+        let options = ["rsa_padding_mode:pss", "rsa_mgf1_md:sha1", &salt];
+        let options: Vec<&str> = options.iter().flat_map(|option| ["-sigopt", option]).collect();
+        let verify = ["dgst", "-sha256", "-prverify", &key, "-keyform", "DER", "-signature", &file];
+        openssl(&[&verify[..], &options].concat(), b"message");
+        session.verify(&mechanism, public, b"message", &signature).expect("and inside");
+        let another = Mechanism::Sha256RsaPkcsPss(pss(MechanismType::SHA256, PkcsMgfType::MGF1_SHA1, 21));
+        let attempt = session.verify(&another, public, b"message", &signature);
+        assert_eq!(refusal(attempt), RvError::SignatureInvalid, "another length of salt");
     }
     let digest = openssl(&["dgst", "-sha256", "-binary"], b"message");
     let signature = session.sign(&Mechanism::RsaPkcsPss(sha256_pss()), private, &digest).expect("signed");
