@@ -132,7 +132,7 @@ impl Live {
 
     /// Fails unless the login has held since `logins` were counted. A login that was lost and restored by another
     /// session in between hid the objects from a search just as well.
-    pub(crate) fn check_login_since(&self, partition: &Partition, logins: u64) -> Result<(), CallError> {
+    fn check_login_since(&self, partition: &Partition, logins: u64) -> Result<(), CallError> {
         let has_held = partition.has_held_login_since(logins);
         self.check_login()?;
         if has_held { Ok(()) } else { Err(HsmError::LoginLost { source: None }.into()) }

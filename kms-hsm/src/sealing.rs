@@ -42,6 +42,8 @@ pub(crate) fn seal(
     checked.extend_from_slice(&check(spec, plaintext));
     let checked = Secret::new(checked);
     let sealed = encrypt(live, profile, table, key, (aad, checked.expose()), effect)?;
+    // The key was used, and uses are counted: nothing from here on is repeated by itself.
+    *effect = Effect::Possible;
     match decrypt(live, profile, table, key, aad, &sealed) {
         Ok(opened) if opened.expose() == checked.expose() => Ok(sealed),
         Ok(_) | Err(CallError::Ours(HsmError::CiphertextInvalid)) => {

@@ -77,14 +77,12 @@ impl Pkcs11Session {
             (error, may_come_back)
         })?;
         let logins = partition.login_count();
-        let result = operation(live, &partition, effect);
-        if !partition.has_held_login_since(logins) {
+        let error = match operation(live, &partition, effect) {
+            // The token's own error says what to do, also with a session that is dead.
+            Err(CallError::Token(error)) => CallError::Token(error),
             // Handles went with the old login, and a token may give their numbers to other objects: whatever the
             // answer is, it may be another object's.
-            self.live = None;
-            return Err((HsmError::LoginLost { source: None }, true));
-        }
-        let error = match result {
+            _ if !partition.has_held_login_since(logins) => HsmError::LoginLost { source: None }.into(),
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
@@ -346,7 +344,6 @@ impl HsmSession for Pkcs11Session {
     fn objects(&mut self) -> Result<Vec<ListedObject>, HsmError> {
         self.run(|live, partition, _| {
             let _turn = partition.turn_at_objects();
-            let logins = partition.login_count();
             live.check_presence(partition)?;
             let session = live.session.get();
             let wanted = [AttributeType::Class, AttributeType::Id, AttributeType::Label];
@@ -368,7 +365,7 @@ impl HsmSession for Pkcs11Session {
                 listed.push(object);
             }
             // A list that was made without the login, or half of it, lacks what is private.
-            live.check_login_since(partition, logins)?;
+            live.check_login()?;
             Ok(listed)
         })
     }
