@@ -30,6 +30,11 @@ impl Device for SoftHsm {
         &[Suite::Intl]
     }
 
+    fn locks_pins(&self) -> bool {
+        // It only flags that there was a wrong one.
+        false
+    }
+
     fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)> {
         let configuration = directory.join("softhsm2.conf");
         let tokens = directory.join(contract::TOKENS);

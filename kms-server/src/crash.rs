@@ -1,7 +1,8 @@
 //! Named steps at which a test build kills its own process, as `kill -9` would.
 //!
-//! The steps of the commit path and both sides of every operation in an HSM session are enumerated here, so that the
-//! crash tests can run through all of them; logins and the ceremony worker have none. Armed by `KMS_CRASH_AT=STEP[:N]` (the Nth time, from 1) and only in
+//! The steps of the commit path, of a ceremony's end in the server, and both sides of every operation in an HSM session
+//! are enumerated here, so that the crash tests can run through all of them. The ceremony worker has none: it keeps nothing,
+//! and the tests let its HSM crash. Armed by `KMS_CRASH_AT=STEP[:N]` (the Nth time, from 1) and only in
 //! builds with the feature `dev`; release builds are made without it.
 
 /// A step of the commit path.
@@ -45,6 +46,55 @@ impl CommitStep {
     }
 }
 
+/// A step of a ceremony, from the quorum on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CeremonyStep {
+    /// Service start: the worker has a quorum's shares.
+    StartQuorum,
+    /// The worker gave the PIN; the token has not seen it.
+    PinGiven,
+    /// The server is logged in to the token and has checked nothing.
+    LoggedIn,
+    /// The unseal is recorded; the node does not serve yet.
+    UnsealRecorded,
+    /// The service start is recorded; no custodian has heard of it.
+    StartRecorded,
+    /// Core sign: the worker has a quorum's shares.
+    SignQuorum,
+    /// The worker gave the signature; it is not recorded.
+    Signed,
+    /// The core sign is recorded; no custodian has the signature.
+    SignRecorded,
+}
+
+impl CeremonyStep {
+    /// Every step, in order.
+    pub const ALL: [CeremonyStep; 8] = [
+        CeremonyStep::StartQuorum,
+        CeremonyStep::PinGiven,
+        CeremonyStep::LoggedIn,
+        CeremonyStep::UnsealRecorded,
+        CeremonyStep::StartRecorded,
+        CeremonyStep::SignQuorum,
+        CeremonyStep::Signed,
+        CeremonyStep::SignRecorded,
+    ];
+
+    /// The name in `KMS_CRASH_AT`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CeremonyStep::StartQuorum => "service-start.quorum",
+            CeremonyStep::PinGiven => "service-start.pin-given",
+            CeremonyStep::LoggedIn => "service-start.logged-in",
+            CeremonyStep::UnsealRecorded => "service-start.unseal-recorded",
+            CeremonyStep::StartRecorded => "service-start.recorded",
+            CeremonyStep::SignQuorum => "core-sign.quorum",
+            CeremonyStep::Signed => "core-sign.signed",
+            CeremonyStep::SignRecorded => "core-sign.recorded",
+        }
+    }
+}
+
 /// HSM operations that the running service makes; each has a step before and after.
 pub const HSM_OPERATIONS: [&str; 10] =
     ["open_session", "random", "seal", "open", "create", "confirm", "sign", "mac", "objects", "status"];
@@ -55,11 +105,17 @@ pub fn step_names() -> Vec<String> {
     let hsm = HSM_OPERATIONS
         .into_iter()
         .flat_map(|operation| [format!("hsm.before-{operation}"), format!("hsm.after-{operation}")]);
-    commit.chain(hsm).collect()
+    let ceremony = CeremonyStep::ALL.into_iter().map(|step| step.name().to_owned());
+    commit.chain(hsm).chain(ceremony).collect()
 }
 
 /// The commit path has reached a step.
 pub fn at_commit(step: CommitStep) {
+    reached(|armed| armed == step.name());
+}
+
+/// A ceremony has reached a step.
+pub fn at_ceremony(step: CeremonyStep) {
     reached(|armed| armed == step.name());
 }
 

@@ -221,6 +221,11 @@ fn digests_have_the_published_values() {
     assert_eq!(sm3, hex("66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"));
     let repeated = session.digest(&vendor(SM3), &b"abcd".repeat(16)).expect("a digest");
     assert_eq!(repeated, hex("debe9ff92275b8a138604889c18e5a4d6fdb70e5387e5765293dcba39c0c5732"));
+    // Not in the standard; other implementations agree on it.
+    let of_nothing = hex("1ab21d8355cfa17f8e61194831e81a8f22bec8c728fefb747ed035eb5082aa2b");
+    assert_eq!(session.digest(&vendor(SM3), b"").expect("a digest"), of_nothing);
+    session.digest_init(&vendor(SM3)).expect("begins");
+    assert_eq!(session.digest_final().expect("the end"), of_nothing, "no part at all");
     session.digest_init(&Mechanism::Sha256).expect("begins");
     session.digest_update(b"a").expect("first part");
     session.digest_update(b"bc").expect("second part");

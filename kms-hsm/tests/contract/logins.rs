@@ -1,13 +1,17 @@
 //! The login: made once, found again when lost, never made on doubt.
 
-use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon, tokens_folder};
+use super::{
+    Device, Fixture, LABEL, SO_PIN, USER_PIN, eventually, in_another_process, new_id, pin, raw, role, soon,
+    tokens_folder,
+};
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::AuthPin;
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
 use kms_core::suite::Suite;
 use kms_hsm::{
-    ErrorClass, FailureReason, Health, HsmError, HsmPartition, ObjectKind, Pool, PoolOptions, Sealed,
+    ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, ObjectKind, Pool, PoolOptions,
+    Sealed,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,6 +148,61 @@ pub fn a_refused_pin_is_not_sent_again_by_any_session(device: &dyn Device) {
     }
     partition.close();
     fixture.module.open_partition(LABEL, &fixture.token.serial, pin("user-pin-of-epoch-2")).unwrap();
+}
+
+/// More wrong PINs than any of the devices allows.
+const GUESS_COUNT: usize = 12;
+
+/// Whoever else can reach the token can lock it. The login that is there goes on; a lost one is tried once, a new start of
+/// service sees the lock before it sends the PIN, and the security officer ends it. SoftHSM never locks: there the next login
+/// is one like any other.
+pub fn a_pin_that_another_process_has_locked_ends_the_service_at_the_next_login(device: &dyn Device) {
+    if role().is_some() {
+        let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();
+        let token = module.find_token(LABEL).unwrap();
+        for _ in 0..GUESS_COUNT {
+            let refused = module.open_partition(LABEL, &token.serial, pin("a-wrong-user-pin"));
+            assert!(refused.unwrap_err().is_pin_refused());
+        }
+        return;
+    }
+    let fixture = Fixture::new(device);
+    let (pool, recorder) = fixture.pool();
+    let status = || pool.call("status", soon(), |session| session.status());
+    status().unwrap();
+    in_another_process("guesses");
+    assert_eq!(fixture.module.find_token(LABEL).unwrap().is_user_pin_locked, device.locks_pins());
+    status().unwrap();
+    raw::session(&fixture).logout().unwrap();
+    let Err(error) = status() else {
+        assert!(!device.locks_pins(), "a locked token takes no PIN");
+        let _ = pool.stop();
+        fixture.open();
+        return;
+    };
+    assert!(device.locks_pins(), "{error}");
+    assert_eq!(error.class(), ErrorClass::PinIncorrect, "{error}");
+    assert_eq!(pool.health(), Health::Failed { reason: FailureReason::PinIncorrect });
+    let asked = recorder.count("status");
+    assert_eq!(status().unwrap_err().class(), ErrorClass::PinIncorrect);
+    assert_eq!(recorder.count("status"), asked, "nothing reaches the token any more");
+    let _ = pool.stop();
+
+    let open = || fixture.module.open_partition(LABEL, &fixture.token.serial, pin(USER_PIN));
+    let refused = open().unwrap_err();
+    assert!(
+        refused.is_pin_refused() && chain(&refused).contains("CKF_USER_PIN_LOCKED"),
+        "{}",
+        chain(&refused)
+    );
+    fixture.module.initialise_user_pin(&fixture.token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
+    open().unwrap();
+}
+
+/// Everything that an error says, with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|error| format!("{error}; ")).collect()
 }
 
 pub fn without_a_pin_a_lost_login_stays_lost(device: &dyn Device) {

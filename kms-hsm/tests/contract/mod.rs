@@ -35,13 +35,21 @@ pub trait Device {
     fn choice(&self) -> ProfileChoice {
         ProfileChoice::Auto
     }
-    /// The suites whose signatures and MACs it has.
+    /// The suites whose signatures it has.
     fn suites(&self) -> &'static [Suite];
+    /// The suites whose MACs it has.
+    fn mac_suites(&self) -> &'static [Suite] {
+        self.suites()
+    }
     /// The keys with which it seals.
     fn specs(&self) -> &'static [KeySpec];
-    /// Whether the token makes the nonces of AES-GCM itself and takes none.
-    fn makes_nonces(&self) -> bool {
-        false
+    /// Who makes the nonces of AES-GCM, as its profile says it.
+    fn gcm_iv(&self) -> &'static str {
+        "caller"
+    }
+    /// Whether wrong PINs lock the token in the end.
+    fn locks_pins(&self) -> bool {
+        true
     }
     /// Makes the folder `tokens` in `directory` the place for tokens, and gives the variables that say so.
     fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)>;
@@ -132,6 +140,7 @@ macro_rules! cases {
             logins: a_pool_survives_the_loss_of_every_session_again_and_again,
             logins: a_pin_that_was_changed_is_tried_once_and_the_pool_gives_up,
             logins: a_refused_pin_is_not_sent_again_by_any_session,
+            logins: a_pin_that_another_process_has_locked_ends_the_service_at_the_next_login,
             logins: without_a_pin_a_lost_login_stays_lost,
             logins: closing_logs_out_and_the_partition_opens_nothing_more,
             keys: what_was_sealed_opens,
@@ -188,6 +197,7 @@ pub struct Fixture {
     pub module: HsmModule,
     pub token: TokenDescription,
     pub suites: &'static [Suite],
+    pub mac_suites: &'static [Suite],
     pub specs: &'static [KeySpec],
 }
 
@@ -201,8 +211,8 @@ impl Fixture {
         let module = HsmModule::open(&path, profile).unwrap();
         let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
         module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
-        let (suites, specs) = (device.suites(), device.specs());
-        Self { path, module, token, suites, specs }
+        let (suites, mac_suites, specs) = (device.suites(), device.mac_suites(), device.specs());
+        Self { path, module, token, suites, mac_suites, specs }
     }
 
     pub fn open(&self) -> Pkcs11Partition {
@@ -235,7 +245,7 @@ impl Fixture {
     pub fn kinds(&self) -> Vec<ObjectKind> {
         let mut kinds: Vec<ObjectKind> = self.specs.iter().copied().map(ObjectKind::SealingKey).collect();
         kinds.extend(self.suites.iter().copied().map(ObjectKind::SigningKey));
-        kinds.extend(self.suites.iter().copied().map(ObjectKind::MacKey));
+        kinds.extend(self.mac_suites.iter().copied().map(ObjectKind::MacKey));
         kinds
     }
 }

@@ -45,8 +45,19 @@ impl Device for HsmSim {
         self.specs
     }
 
-    fn makes_nonces(&self) -> bool {
-        self.personality == "luna"
+    fn mac_suites(&self) -> &'static [Suite] {
+        match self.personality {
+            "tass" => &[Suite::Intl],
+            _ => self.suites(),
+        }
+    }
+
+    fn gcm_iv(&self) -> &'static str {
+        match self.personality {
+            "luna" => "appended",
+            "tass" => "returned",
+            _ => "caller",
+        }
     }
 
     fn environment(&self, directory: &Path) -> Vec<(&'static str, OsString)> {

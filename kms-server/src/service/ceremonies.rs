@@ -5,6 +5,7 @@
 
 use super::seal::unseal_reason;
 use super::{Caller, Node, ServiceError};
+use crate::crash::{self, CeremonyStep};
 use crate::random::{now, random_id, system_rng};
 use crate::store::Entry;
 use kms_core::asymmetric::{PublicKey, Signature};
@@ -360,6 +361,7 @@ impl CeremonyTask {
                     let is_quorum = matches!(&frame, FromWorker::Accepted { present, .. }
                         if present.len() >= usize::from(self.node.bundle.threshold().needed()));
                     if is_quorum {
+                        crash::at_ceremony(self.step(CeremonyStep::StartQuorum, CeremonyStep::SignQuorum));
                         closes = tokio::time::Instant::now() + OPERATION_MAX;
                     }
                     if self.heed(frame, &mut worker).await? {
@@ -454,6 +456,7 @@ impl CeremonyTask {
                 Ok(false)
             }
             FromWorker::Opened { pin } => {
+                crash::at_ceremony(CeremonyStep::PinGiven);
                 let text = String::from_utf8(pin.expose().to_vec()).map(Zeroizing::new);
                 let pin = text.ok().and_then(|text| Pin::entered(&text));
                 let pin =
@@ -468,6 +471,7 @@ impl CeremonyTask {
                 Ok(true)
             }
             FromWorker::Signed { signature } => {
+                crash::at_ceremony(CeremonyStep::Signed);
                 let core_key = &self.node.bundle.core_key.public_key;
                 core_key.verify_digest(self.node.bundle.suite, &self.operation, &signature).map_err(
                     |_| Ended::new(Reason::CeremonyFailed, "the core key's signature does not verify"),
@@ -482,6 +486,7 @@ impl CeremonyTask {
     async fn finish(&mut self, signature: Option<Signature>) {
         let record = self.own_record(Outcome::Done).detail("present", self.present_text());
         let is_recorded = self.commit(record).await;
+        crash::at_ceremony(self.step(CeremonyStep::StartRecorded, CeremonyStep::SignRecorded));
         for entry in self.streams.values() {
             let event = match (is_recorded, signature) {
                 // The signature leaves only when its record is durable.
@@ -492,6 +497,13 @@ impl CeremonyTask {
                 _ => Ok(Event::Result { signature, present: self.present.clone() }),
             };
             entry.tell(event);
+        }
+    }
+
+    fn step(&self, of_start: CeremonyStep, of_sign: CeremonyStep) -> CeremonyStep {
+        match self.kind {
+            CeremonyKind::ServiceStart => of_start,
+            CeremonyKind::CoreSign => of_sign,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::open::Open;
 use super::{Caller, Node, ServiceError, blocking};
+use crate::crash::{self, CeremonyStep};
 use crate::store::{Database, DatabaseError, Entry, RowMac};
 use crate::telemetry::HsmMeter;
 use kms_core::audit::{AuditFault, Outcome, SignedCheckpoint, Verifier};
@@ -166,6 +167,7 @@ impl Node {
             .module
             .open_partition(&operations.label, &operations.serial, pin)
             .map_err(|error| UnsealError::Partition(Box::new(error)))?;
+        crash::at_ceremony(CeremonyStep::LoggedIn);
         let hsm = &self.config.hsm;
         let options = PoolOptions {
             workers: hsm.workers,
@@ -334,6 +336,7 @@ impl Node {
         }
         self.finish_unfinished(open, Instant::now() + UNSEAL_DEADLINE).await?;
         self.committer.commit(Entry::record(record)).await.map_err(ServiceError::from)?;
+        crash::at_ceremony(CeremonyStep::UnsealRecorded);
         Ok(())
     }
 

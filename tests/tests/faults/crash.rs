@@ -21,7 +21,10 @@ const START_UP_SHARE: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_key_survives_a_kill_at_every_step() {
-    run("every step on the simulator", Options::default(), step_names()).await;
+    // The others are not reached by work; `ceremony_crash` tries them.
+    let is_of_work = |step: &String| step.starts_with("commit.") || step.starts_with("hsm.");
+    let steps = step_names().into_iter().filter(is_of_work).collect();
+    run("every step on the simulator", Options::default(), steps).await;
 }
 
 /// A second module has other times between the steps, and another way of keeping objects.
@@ -38,7 +41,7 @@ async fn every_acknowledged_key_survives_a_kill_around_the_calls_of_softhsm() {
 }
 
 /// The steps that the server knows.
-fn step_names() -> Vec<String> {
+pub fn step_names() -> Vec<String> {
     let folder = std::env::temp_dir();
     let names = command::run(&binaries::program("kms-server"), &["crash-steps"], &folder).done();
     names.lines().map(str::to_owned).collect()
@@ -110,7 +113,7 @@ async fn crash_at(
 }
 
 /// The signal of `kill -9`.
-const KILLED: i32 = 9;
+pub const KILLED: i32 = 9;
 
 /// How often the steps are reached: until the server is ready, and in one pass of the workload.
 struct Reach {

@@ -1,6 +1,7 @@
 //! Faults: power cuts at every step, tokens that go away, refused PINs, and places where a secret could stay.
 
 mod account;
+mod ceremony_crash;
 mod crash;
 mod garbage;
 mod interrupted;

@@ -15,7 +15,7 @@ const PIN_FAILURES_MAX: usize = 10;
 const HEARTBEAT: Duration = Duration::from_secs(7);
 
 /// `pkcs11-tool` on the simulator's operations token: the hand from outside.
-fn pkcs11_tool(deployment: &Deployment, arguments: &[&str]) -> Finished {
+pub fn pkcs11_tool(deployment: &Deployment, arguments: &[&str]) -> Finished {
     let module = binaries::folder().join("deps").join(hsm_sim::module_file_name());
     let mut all: Vec<OsString> = vec!["--module".into(), module.into()];
     all.extend(["--token-label", "kms-operations"].map(OsString::from));
@@ -37,7 +37,8 @@ fn set_user_pin(deployment: &Deployment, so_pin: &str, user_pin: &str) {
     pkcs11_tool(deployment, &arguments).done();
 }
 
-fn token_flags(deployment: &Deployment) -> String {
+/// The flags of the operations token, as another process reads them.
+pub fn token_flags(deployment: &Deployment) -> String {
     let listed = pkcs11_tool(deployment, &["--list-token-slots"]).done();
     let (_, token) = listed.split_once("kms-operations").expect("the operations token is listed");
     let line = token.lines().find(|line| line.contains("token flags")).expect("its flags");
