@@ -57,6 +57,9 @@ pub(crate) fn key_state(number: i32) -> Result<KeyState, ClientError> {
         Ok(v1::KeyState::Active) => Ok(KeyState::Active),
         Ok(v1::KeyState::Suspended) => Ok(KeyState::Suspended),
         Ok(v1::KeyState::Deactivated) => Ok(KeyState::Deactivated),
+        Ok(v1::KeyState::PreActive) => Ok(KeyState::PreActive),
+        Ok(v1::KeyState::Archived) => Ok(KeyState::Archived),
+        Ok(v1::KeyState::Compromised) => Ok(KeyState::Compromised),
         Ok(v1::KeyState::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key state {number} is unknown")))
         }
@@ -69,6 +72,13 @@ pub(crate) fn time(timestamp: Option<Timestamp>, what: &str) -> Result<UnixMilli
     u64::try_from(millis)
         .map(UnixMillis)
         .map_err(|_| ClientError::malformed(format!("the time of {what} is before 1970")))
+}
+
+pub(crate) fn optional_time(
+    timestamp: Option<Timestamp>,
+    what: &str,
+) -> Result<Option<UnixMillis>, ClientError> {
+    timestamp.map(|timestamp| time(Some(timestamp), what)).transpose()
 }
 
 pub(crate) fn time_to_proto(time: UnixMillis) -> Timestamp {

@@ -4,7 +4,7 @@ use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
 use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, UnixMillis};
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_proto::v1;
 use uuid::Uuid;
 
@@ -41,6 +41,8 @@ pub struct CreateKey {
     pub spec: KeySpec,
     /// Where the material shall be; `None`: resident where the token can, else wrapped.
     pub protection: Option<Protection>,
+    /// When it may be used; both dates lie in the future.
+    pub period: Cryptoperiod,
 }
 
 /// A key's description.
@@ -56,6 +58,8 @@ pub struct Key {
     pub protection: Protection,
     /// Gates every version.
     pub state: KeyState,
+    /// When the key may be used.
+    pub period: Cryptoperiod,
     /// The version that encrypts.
     pub current_version: KeyVersion,
     /// All versions; empty in a list.
@@ -99,6 +103,10 @@ impl TryFrom<v1::Key> for Key {
             spec: convert::key_spec(key.spec)?,
             protection: convert::protection(key.protection)?,
             state: convert::key_state(key.state)?,
+            period: Cryptoperiod {
+                activates: convert::optional_time(key.activates, "a key's activation")?,
+                expires: convert::optional_time(key.expires, "a key's expiry")?,
+            },
             current_version: convert::key_version(key.current_version)?,
             versions: key.versions.into_iter().map(version).collect::<Result<_, ClientError>>()?,
             created: convert::time(key.created, "a key")?,
@@ -120,6 +128,8 @@ impl Client {
             spec: convert::key_spec_to_proto(Some(create.spec)).into(),
             protection: convert::protection_to_proto(create.protection).into(),
             idempotency_token: token.0.clone(),
+            activates: create.period.activates.map(convert::time_to_proto),
+            expires: create.period.expires.map(convert::time_to_proto),
         };
         self.call(
             Repeat::Safe,
@@ -186,6 +196,19 @@ impl Client {
         .try_into()
     }
 
+    /// Makes a pre-active key active now. Not repeated by itself: it carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
+    pub async fn activate_key(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::ActivateKeyRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.activate_key(request).await
+        })
+        .await?
+        .try_into()
+    }
+
     /// Stops every use of a key at once. Not repeated by itself: it carries no token.
     ///
     /// # Errors
@@ -207,6 +230,58 @@ impl Client {
         let request = v1::ResumeKeyRequest { key: key.to_string() };
         self.call(Repeat::Never, &request, |mut stubs, request| async move {
             stubs.keys.resume_key(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Ends encryption for good; what was encrypted still decrypts. Not repeated by itself: it carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
+    pub async fn deactivate_key(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::DeactivateKeyRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.deactivate_key(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Puts a deactivated key away: it does nothing until it is recovered. Not repeated by itself: it carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
+    pub async fn archive_key(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::ArchiveKeyRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.archive_key(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Makes an archived key decrypt again. Not repeated by itself: it carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
+    pub async fn recover_key(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::RecoverKeyRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.recover_key(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Marks a key whose material somebody else may know: it does nothing from then on, for good. Not repeated by itself: it carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
+    pub async fn compromise_key(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::CompromiseKeyRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.compromise_key(request).await
         })
         .await?
         .try_into()

@@ -1,5 +1,6 @@
 //! Key specifications, protection and the life-cycle state table (docs/key-states.md, REQUIREMENTS 2.12).
 
+use crate::id::UnixMillis;
 use crate::suite::{AeadAlgorithm, Suite};
 use core::fmt;
 
@@ -96,25 +97,39 @@ impl Protection {
 pub enum KeyState {
     /// The row is committed, the HSM object may or may not exist.
     Creating,
+    /// The material exists; nothing uses it yet.
+    PreActive,
     /// Encrypts and decrypts.
     Active,
     /// Does nothing until it is resumed.
     Suspended,
-    /// Decrypts only: an older version after rotation.
+    /// Decrypts only: an older version after rotation, or a key whose time has passed.
     Deactivated,
+    /// Does nothing; kept for old data, and decrypts again after a recovery.
+    Archived,
+    /// Somebody else may know the material. It does nothing and never comes back.
+    Compromised,
 }
 
 /// What can be asked of a key or version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyCommand {
-    /// The material exists; from here on the key may be used.
+    /// The material exists.
+    Complete,
+    /// From here on the key may be used.
     Activate,
     /// Stop every use, at once and reversibly.
     Suspend,
     /// End a suspension.
     Resume,
-    /// A newer version takes over; this one decrypts only.
+    /// Decrypt only from here on: a newer version takes over, or the key's time has passed.
     Deactivate,
+    /// Put away what only old data needs.
+    Archive,
+    /// Make what was put away decrypt again.
+    Recover,
+    /// The material may be known to somebody else.
+    Compromise,
 }
 
 /// The command is not allowed from the state.
@@ -129,16 +144,26 @@ pub struct TransitionError {
 
 impl KeyState {
     /// Every state, in the order of the table.
-    pub const ALL: [KeyState; 4] =
-        [KeyState::Creating, KeyState::Active, KeyState::Suspended, KeyState::Deactivated];
+    pub const ALL: [KeyState; 7] = [
+        KeyState::Creating,
+        KeyState::PreActive,
+        KeyState::Active,
+        KeyState::Suspended,
+        KeyState::Deactivated,
+        KeyState::Archived,
+        KeyState::Compromised,
+    ];
 
     /// The name used in records, messages and the database.
     pub const fn name(self) -> &'static str {
         match self {
             KeyState::Creating => "CREATING",
+            KeyState::PreActive => "PRE_ACTIVE",
             KeyState::Active => "ACTIVE",
             KeyState::Suspended => "SUSPENDED",
             KeyState::Deactivated => "DEACTIVATED",
+            KeyState::Archived => "ARCHIVED",
+            KeyState::Compromised => "COMPROMISED",
         }
     }
 
@@ -155,10 +180,14 @@ impl KeyState {
         use KeyCommand as C;
         use KeyState as S;
         match (self, command) {
-            (S::Creating, C::Activate) => Ok(S::Active),
+            (S::Creating, C::Complete) => Ok(S::PreActive),
+            (S::PreActive, C::Activate) | (S::Suspended, C::Resume) => Ok(S::Active),
             (S::Active, C::Suspend) => Ok(S::Suspended),
-            (S::Active, C::Deactivate) => Ok(S::Deactivated),
-            (S::Suspended, C::Resume) => Ok(S::Active),
+            (S::Active | S::Suspended, C::Deactivate) | (S::Archived, C::Recover) => Ok(S::Deactivated),
+            (S::Deactivated, C::Archive) => Ok(S::Archived),
+            (S::PreActive | S::Active | S::Suspended | S::Deactivated | S::Archived, C::Compromise) => {
+                Ok(S::Compromised)
+            }
             (from, command) => Err(TransitionError { from, command }),
         }
     }
@@ -174,6 +203,39 @@ impl KeyState {
     }
 }
 
+/// When a key may be used: the cryptoperiod of NIST SP 800-57 part 1, section 5.3.
+///
+/// The dates act by themselves, on every node and to the millisecond of its clock; that a node later writes the new
+/// state into the key's row only makes it visible in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cryptoperiod {
+    /// From this time on a pre-active key is active. `None`: it waits for the command.
+    pub activates: Option<UnixMillis>,
+    /// From this time on an active key decrypts only. `None`: it never expires.
+    pub expires: Option<UnixMillis>,
+}
+
+impl Cryptoperiod {
+    /// The state at `now` of a key whose row says `state`.
+    pub fn state_at(&self, state: KeyState, now: UnixMillis) -> KeyState {
+        match self.due(state, now) {
+            // Both dates may have passed.
+            Some(command) => state.apply(command).map_or(state, |next| self.state_at(next, now)),
+            None => state,
+        }
+    }
+
+    /// What the dates ask of a key in `state` at `now`. A suspended key stays suspended: it would decrypt otherwise.
+    pub fn due(&self, state: KeyState, now: UnixMillis) -> Option<KeyCommand> {
+        let has_come = |time: Option<UnixMillis>| time.is_some_and(|time| time.0 <= now.0);
+        match state {
+            KeyState::PreActive if has_come(self.activates) => Some(KeyCommand::Activate),
+            KeyState::Active if has_come(self.expires) => Some(KeyCommand::Deactivate),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -182,16 +244,28 @@ impl fmt::Display for KeyState {
 
 impl KeyCommand {
     /// Every command, in the order of the table.
-    pub const ALL: [KeyCommand; 4] =
-        [KeyCommand::Activate, KeyCommand::Suspend, KeyCommand::Resume, KeyCommand::Deactivate];
+    pub const ALL: [KeyCommand; 8] = [
+        KeyCommand::Complete,
+        KeyCommand::Activate,
+        KeyCommand::Suspend,
+        KeyCommand::Resume,
+        KeyCommand::Deactivate,
+        KeyCommand::Archive,
+        KeyCommand::Recover,
+        KeyCommand::Compromise,
+    ];
 
     /// The verb.
     pub const fn name(self) -> &'static str {
         match self {
+            KeyCommand::Complete => "complete",
             KeyCommand::Activate => "activate",
             KeyCommand::Suspend => "suspend",
             KeyCommand::Resume => "resume",
             KeyCommand::Deactivate => "deactivate",
+            KeyCommand::Archive => "archive",
+            KeyCommand::Recover => "recover",
+            KeyCommand::Compromise => "compromise",
         }
     }
 }
@@ -209,17 +283,81 @@ mod tests {
     use alloc::string::String;
 
     #[test]
-    fn a_key_that_is_being_created_or_suspended_does_nothing() {
-        for state in [KeyState::Creating, KeyState::Suspended] {
-            assert!(!state.can_encrypt() && !state.can_decrypt());
+    fn only_an_active_key_encrypts_and_only_an_active_or_deactivated_one_decrypts() {
+        for state in KeyState::ALL {
+            assert_eq!(state.can_encrypt(), state == KeyState::Active, "{state}");
+            assert_eq!(
+                state.can_decrypt(),
+                matches!(state, KeyState::Active | KeyState::Deactivated),
+                "{state}"
+            );
+        }
+    }
+
+    /// What no history may do, whatever the table says (REQUIREMENTS 2.12).
+    #[derive(Default)]
+    struct History {
+        was_deactivated: bool,
+        was_compromised: bool,
+    }
+
+    impl History {
+        fn check(&mut self, state: KeyState) {
+            self.was_deactivated |= matches!(state, KeyState::Deactivated | KeyState::Archived);
+            self.was_compromised |= state == KeyState::Compromised;
+            assert!(!(self.was_deactivated && state.can_encrypt()), "a key never comes back to encrypt");
+            assert!(!self.was_compromised || state == KeyState::Compromised, "a compromise is for good");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_history_of_commands_and_dates_brings_a_key_back(
+            activates in proptest::option::of(0u64..100),
+            expires in proptest::option::of(0u64..100),
+            steps in proptest::collection::vec((0usize..KeyCommand::ALL.len(), 0u64..10), 1..40),
+        ) {
+            let period =
+                Cryptoperiod { activates: activates.map(UnixMillis), expires: expires.map(UnixMillis) };
+            let (mut stored, mut now, mut history) = (KeyState::Creating, UnixMillis(0), History::default());
+            for (command, later) in steps {
+                now.0 += later;
+                let state = period.state_at(stored, now);
+                history.check(state);
+                if let Ok(next) = state.apply(KeyCommand::ALL[command]) {
+                    stored = next;
+                    history.check(period.state_at(stored, now));
+                }
+            }
+        }
+
+        #[test]
+        fn time_alone_never_makes_a_key_decrypt_that_did_not_unless_it_activates_it(
+            state in 0usize..KeyState::ALL.len(),
+            expires in proptest::option::of(0u64..100),
+            (now, later) in (0u64..100, 0u64..100),
+        ) {
+            let period = Cryptoperiod { activates: None, expires: expires.map(UnixMillis) };
+            let before = period.state_at(KeyState::ALL[state], UnixMillis(now));
+            let after = period.state_at(KeyState::ALL[state], UnixMillis(now + later));
+            assert!(before.can_decrypt() || !after.can_decrypt());
+            assert!(before.can_encrypt() || !after.can_encrypt());
         }
     }
 
     #[test]
-    fn a_deactivated_version_never_becomes_active_again() {
-        for command in KeyCommand::ALL {
-            assert!(KeyState::Deactivated.apply(command).is_err());
-        }
+    fn the_dates_act_at_their_millisecond() {
+        let period = Cryptoperiod { activates: Some(UnixMillis(10)), expires: Some(UnixMillis(20)) };
+        let at = |state, now| period.state_at(state, UnixMillis(now));
+        assert_eq!(at(KeyState::PreActive, 9), KeyState::PreActive);
+        assert_eq!(at(KeyState::PreActive, 10), KeyState::Active);
+        assert_eq!(at(KeyState::PreActive, 20), KeyState::Deactivated, "both dates have passed");
+        assert_eq!(at(KeyState::Active, 19), KeyState::Active);
+        assert_eq!(at(KeyState::Active, 20), KeyState::Deactivated);
+        assert_eq!(at(KeyState::Suspended, 20), KeyState::Suspended, "it would decrypt otherwise");
+        assert_eq!(at(KeyState::Creating, 20), KeyState::Creating);
     }
 
     /// The document is the specification: a row for every pair, in the order of the enums.

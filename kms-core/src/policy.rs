@@ -17,10 +17,20 @@ pub enum Action {
     CreateKey,
     /// `Keys.RotateKey`.
     RotateKey,
+    /// `Keys.ActivateKey`.
+    ActivateKey,
     /// `Keys.SuspendKey`.
     SuspendKey,
     /// `Keys.ResumeKey`.
     ResumeKey,
+    /// `Keys.DeactivateKey`.
+    DeactivateKey,
+    /// `Keys.ArchiveKey`.
+    ArchiveKey,
+    /// `Keys.RecoverKey`.
+    RecoverKey,
+    /// `Keys.CompromiseKey`.
+    CompromiseKey,
     /// `Crypto.GenerateDataKey`.
     GenerateDataKey,
     /// `Crypto.DecryptDataKey`.
@@ -37,15 +47,20 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 14] = [
+    pub const ALL: [Action; 19] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
         Action::ListKeys,
         Action::CreateKey,
         Action::RotateKey,
+        Action::ActivateKey,
         Action::SuspendKey,
         Action::ResumeKey,
+        Action::DeactivateKey,
+        Action::ArchiveKey,
+        Action::RecoverKey,
+        Action::CompromiseKey,
         Action::GenerateDataKey,
         Action::DecryptDataKey,
         Action::Encrypt,
@@ -63,8 +78,13 @@ impl Action {
             Action::ListKeys => "key.list",
             Action::CreateKey => "key.create",
             Action::RotateKey => "key.rotate",
+            Action::ActivateKey => "key.activate",
             Action::SuspendKey => "key.suspend",
             Action::ResumeKey => "key.resume",
+            Action::DeactivateKey => "key.deactivate",
+            Action::ArchiveKey => "key.archive",
+            Action::RecoverKey => "key.recover",
+            Action::CompromiseKey => "key.compromise",
             Action::GenerateDataKey => "data_key.generate",
             Action::DecryptDataKey => "data_key.decrypt",
             Action::Encrypt => "data.encrypt",
@@ -106,8 +126,13 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::ListKeys
                 | A::CreateKey
                 | A::RotateKey
+                | A::ActivateKey
                 | A::SuspendKey
                 | A::ResumeKey
+                | A::DeactivateKey
+                | A::ArchiveKey
+                | A::RecoverKey
+                | A::CompromiseKey
                 | A::Seal
         ),
         Role::Auditor => matches!(action, A::DescribeKey | A::ListKeys | A::ReadAudit),

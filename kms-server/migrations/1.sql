@@ -34,6 +34,8 @@ CREATE TABLE keys (
   current_version BIGINT NOT NULL,
   creator TEXT NOT NULL,
   created BIGINT NOT NULL,
+  activates BIGINT,
+  expires BIGINT,
   sensitivity BIGINT NOT NULL,
   revision BIGINT NOT NULL,
   mac BLOB NOT NULL,

@@ -5,7 +5,7 @@ use kms_client::audit::RecordQuery;
 use kms_client::{Client, ClientError, ConnectOptions, CreateKey, IdempotencyToken, Profile};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyName, KeyRef};
-use kms_core::key::KeySpec;
+use kms_core::key::{Cryptoperiod, KeySpec};
 use kms_core::reason::Reason;
 use kms_core::suite::Suite;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use std::fs;
 use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -102,7 +102,7 @@ fn all_tries_of_a_creation_carry_the_same_token_and_two_creations_do_not() {
     let setup = setup();
     setup.service.refuse([busy()]);
     let name = KeyName::parse("payroll").expect("a valid name");
-    let create = CreateKey { name, spec: KeySpec::Sm4, protection: None };
+    let create = CreateKey { name, spec: KeySpec::Sm4, protection: None, period: Cryptoperiod::default() };
     setup.client(ConnectOptions::default(), async |client| {
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
@@ -123,6 +123,40 @@ fn a_call_without_a_token_that_changes_state_is_not_sent_twice() {
         assert!(client.seal().await.is_err());
     });
     assert_eq!(setup.service.script().calls, ["suspend_key", "resume_key", "seal"]);
+}
+
+#[test]
+fn every_change_of_state_has_a_command_and_shows_what_became_of_the_key() {
+    let setup = setup();
+    for (verb, state) in [
+        ("activate", "ACTIVE"),
+        ("suspend", "SUSPENDED"),
+        ("resume", "ACTIVE"),
+        ("deactivate", "DEACTIVATED"),
+        ("archive", "ARCHIVED"),
+        ("recover", "DEACTIVATED"),
+        ("compromise", "COMPROMISED"),
+    ] {
+        let key = setup.json(&["key", verb, "payroll"]);
+        assert_eq!((&key["state"], &key["name"]), (&state.into(), &"payroll".into()));
+        assert_eq!((&key["activates"], &key["expires"]), (&Value::Null, &"2030-01-23T11:46:40Z".into()));
+        assert_eq!(setup.service.script().calls.last().copied(), Some(format!("{verb}_key").as_str()));
+    }
+}
+
+#[test]
+fn dates_of_a_new_key_are_times_or_durations_from_now() {
+    let setup = setup();
+    let until = ["--activates", "2026-12-01T00:00:00Z", "--expires", "90d"];
+    setup.json(&[["key", "create", "payroll", "--spec", "sm4"].as_slice(), &until].concat());
+    let created = setup.service.script().created.clone().expect("a request arrived");
+    assert_eq!(created.activates.map(|time| time.seconds), Some(1_796_083_200));
+    let in_90_days =
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + 90 * 86_400;
+    let expires = created.expires.expect("an expiry date").seconds as u64;
+    assert!(expires.abs_diff(in_90_days) < 60, "{expires} is 90 days from now, and not 90 days ago");
+    let (code, _, err) = setup.kms(&["key", "create", "payroll", "--spec", "sm4", "--expires", "soon"]);
+    assert_eq!((code, err.contains("soon")), (64, true), "{err}");
 }
 
 #[test]
@@ -262,6 +296,8 @@ fn keys_are_shown_for_people_and_for_programs() {
              spec             sm4\n\
              protection       wrapped: the material is sealed by a master key\n\
              current version  1\n\
+             activates        at once\n\
+             expires          2030-01-23T11:46:40Z\n\
              created          2026-11-23T02:00:00Z by kms://default/administrator/admin\n\
              revision         3\n\
              \n\
@@ -281,6 +317,8 @@ fn keys_are_shown_for_people_and_for_programs() {
             "state": "ACTIVE",
             "current_version": 1,
             "versions": [{ "version": 1, "state": "ACTIVE", "created": "2026-11-23T02:00:00Z" }],
+            "activates": null,
+            "expires": "2030-01-23T11:46:40Z",
             "created": "2026-11-23T02:00:00Z",
             "creator": "kms://default/administrator/admin",
             "revision": 3,

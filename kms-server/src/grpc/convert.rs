@@ -1,9 +1,10 @@
 //! From proto to types that cannot be wrong, and back.
 
+use crate::random::now;
 use crate::service::{Open, ServiceError};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_core::reason::Reason;
 use kms_proto::v1;
 
@@ -11,6 +12,8 @@ pub use crate::service::KeyEntry;
 
 /// Longest idempotency token, in bytes.
 const TOKEN_LEN_MAX: usize = 64;
+/// The last second of the year 9999: the last that RFC 3339 can write.
+const SECONDS_MAX: i64 = 253_402_300_799;
 
 /// A time in proto form.
 pub fn timestamp(time: UnixMillis) -> prost_types::Timestamp {
@@ -128,12 +131,44 @@ pub fn token(text: String) -> Result<Option<String>, ServiceError> {
     }
 }
 
+/// The dates of a new key: both in the future, in their order, and within the calendar.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn period(
+    activates: Option<prost_types::Timestamp>,
+    expires: Option<prost_types::Timestamp>,
+    now: UnixMillis,
+) -> Result<Cryptoperiod, ServiceError> {
+    let date = |field, time: Option<prost_types::Timestamp>| match time {
+        None => Ok(None),
+        Some(time) if !(0..1_000_000_000).contains(&time.nanos) || time.seconds > SECONDS_MAX => {
+            Err(ServiceError::field(field, "is no time before the year 10000"))
+        }
+        Some(time) => match millis(&time) {
+            time if time <= now => Err(ServiceError::field(field, "must be in the future")),
+            time => Ok(Some(time)),
+        },
+    };
+    let period =
+        Cryptoperiod { activates: date("activates", activates)?, expires: date("expires", expires)? };
+    match (period.activates, period.expires) {
+        (Some(activates), Some(expires)) if expires <= activates => {
+            Err(ServiceError::field("expires", "must be after the activation date"))
+        }
+        _ => Ok(period),
+    }
+}
+
 fn proto_state(state: KeyState) -> i32 {
     match state {
         KeyState::Creating => v1::KeyState::Creating,
         KeyState::Active => v1::KeyState::Active,
         KeyState::Suspended => v1::KeyState::Suspended,
         KeyState::Deactivated => v1::KeyState::Deactivated,
+        KeyState::PreActive => v1::KeyState::PreActive,
+        KeyState::Archived => v1::KeyState::Archived,
+        KeyState::Compromised => v1::KeyState::Compromised,
     }
     .into()
 }
@@ -156,7 +191,7 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
         name: row.name.to_string(),
         spec: proto_spec(row.spec),
         protection: protection.into(),
-        state: proto_state(row.state),
+        state: proto_state(row.state_at(now())),
         current_version: row.current_version.number(),
         versions: entry
             .versions
@@ -171,6 +206,8 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
         creator: row.creator.to_uri(),
         revision: row.revision,
         protection_note: note.into(),
+        activates: row.period.activates.map(timestamp),
+        expires: row.period.expires.map(timestamp),
     }
 }
 

@@ -1,4 +1,5 @@
 use super::{Gate, convert};
+use crate::random::now;
 use crate::service::{CreateKey, ServiceError};
 use kms_core::id::KeyName;
 use kms_core::key::KeyCommand;
@@ -19,6 +20,22 @@ impl Gate {
         let message = "this is the applications' address; use the administration's";
         Err(ServiceError::new(Reason::NotPermitted, message))
     }
+
+    /// One command to one key. `request` is the key's name or id.
+    async fn change_state(
+        &self,
+        method: &'static str,
+        (action, command): (Action, KeyCommand),
+        request: Request<String>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let allowed = self.check_administration();
+        self.call(method, action, request, move |node, caller, key| async move {
+            allowed?;
+            let key = convert::key_selector("key", &key)?;
+            Ok(convert::proto_key(&*node.change_key_state(&caller, &key, action, command).await?))
+        })
+        .await
+    }
 }
 
 #[tonic::async_trait]
@@ -32,6 +49,7 @@ impl Keys for Gate {
                 spec: convert::spec(message.spec)?,
                 protection: convert::protection(message.protection)?,
                 idempotency_token: convert::token(message.idempotency_token)?,
+                period: convert::period(message.activates, message.expires, now())?,
             };
             Ok(convert::proto_key(&*node.create_key(&caller, &request).await?))
         })
@@ -94,28 +112,58 @@ impl Keys for Gate {
         .await
     }
 
+    async fn activate_key(
+        &self,
+        request: Request<v1::ActivateKeyRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.ActivateKey", (Action::ActivateKey, KeyCommand::Activate), request).await
+    }
+
     async fn suspend_key(
         &self,
         request: Request<v1::SuspendKeyRequest>,
     ) -> Result<Response<v1::Key>, Status> {
-        let allowed = self.check_administration();
-        self.call("Keys.SuspendKey", Action::SuspendKey, request, |node, caller, message| async move {
-            allowed?;
-            let key = convert::key_selector("key", &message.key)?;
-            let entry = node.change_key_state(&caller, &key, Action::SuspendKey, KeyCommand::Suspend).await?;
-            Ok(convert::proto_key(&entry))
-        })
-        .await
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.SuspendKey", (Action::SuspendKey, KeyCommand::Suspend), request).await
     }
 
     async fn resume_key(&self, request: Request<v1::ResumeKeyRequest>) -> Result<Response<v1::Key>, Status> {
-        let allowed = self.check_administration();
-        self.call("Keys.ResumeKey", Action::ResumeKey, request, |node, caller, message| async move {
-            allowed?;
-            let key = convert::key_selector("key", &message.key)?;
-            let entry = node.change_key_state(&caller, &key, Action::ResumeKey, KeyCommand::Resume).await?;
-            Ok(convert::proto_key(&entry))
-        })
-        .await
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.ResumeKey", (Action::ResumeKey, KeyCommand::Resume), request).await
+    }
+
+    async fn deactivate_key(
+        &self,
+        request: Request<v1::DeactivateKeyRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.DeactivateKey", (Action::DeactivateKey, KeyCommand::Deactivate), request)
+            .await
+    }
+
+    async fn archive_key(
+        &self,
+        request: Request<v1::ArchiveKeyRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.ArchiveKey", (Action::ArchiveKey, KeyCommand::Archive), request).await
+    }
+
+    async fn recover_key(
+        &self,
+        request: Request<v1::RecoverKeyRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.RecoverKey", (Action::RecoverKey, KeyCommand::Recover), request).await
+    }
+
+    async fn compromise_key(
+        &self,
+        request: Request<v1::CompromiseKeyRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        self.change_state("Keys.CompromiseKey", (Action::CompromiseKey, KeyCommand::Compromise), request)
+            .await
     }
 }

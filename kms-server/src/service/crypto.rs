@@ -3,7 +3,7 @@
 use super::error::opening;
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
 use super::{Caller, Node, ServiceError};
-use crate::random::system_rng;
+use crate::random::{now, system_rng};
 use crate::store::{Commit, Entry, Material};
 use kms_core::audit::{Outcome, Record};
 use kms_core::context::EncryptionContext;
@@ -224,7 +224,7 @@ impl Node {
     ) -> Result<(Found, KeyVersion), ServiceError> {
         open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
             let number = key.version.unwrap_or(entry.row.current_version);
-            for state in [entry.row.state, entry.version(number)?.state] {
+            for state in [entry.row.state_at(now()), entry.version(number)?.state] {
                 if !state.can_encrypt() {
                     return Err(refuse_state(entry, number, "encrypt", state));
                 }
@@ -248,11 +248,10 @@ impl Node {
             if row.spec != header.spec {
                 return Err(invalid(CiphertextInvalid));
             }
-            if row.state != KeyState::Active {
-                return Err(refuse_state(entry, header.version, "decrypt", row.state));
-            }
-            if !version.state.can_decrypt() {
-                return Err(refuse_state(entry, header.version, "decrypt", version.state));
+            for state in [row.state_at(now()), version.state] {
+                if !state.can_decrypt() {
+                    return Err(refuse_state(entry, header.version, "decrypt", state));
+                }
             }
             let is_fitting = match header.freshness {
                 Freshness::Salt(_) => matches!(version.material, Material::Wrapped(_)),

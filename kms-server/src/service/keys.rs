@@ -5,13 +5,18 @@ use super::{Caller, Node, ServiceError};
 use crate::random::{now, random_id};
 use crate::store::{Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow};
 use kms_core::audit::{Outcome, Record};
-use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion};
-use kms_core::key::{KeyCommand, KeySpec, KeyState, Protection};
+use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, TenantName, UnixMillis};
+use kms_core::key::{Cryptoperiod, KeyCommand, KeySpec, KeyState, Protection};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{HsmError, ObjectKind};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// How often it is looked whether the date of some key has come.
+const DATES_ROUND: Duration = Duration::from_secs(2);
+/// Most keys whose dates are written in one round.
+const DUE_KEYS_MAX: u32 = 100;
 
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
@@ -22,6 +27,8 @@ pub struct CreateKey {
     pub spec: KeySpec,
     /// `None`: resident where the token can, else wrapped.
     pub protection: Option<Protection>,
+    /// When it may be used.
+    pub period: Cryptoperiod,
     /// The caller's token.
     pub idempotency_token: Option<String>,
 }
@@ -78,10 +85,14 @@ impl Node {
     ) -> Result<Arc<KeyEntry>, ServiceError> {
         let open = &self.require_open()?;
         let tenant = &caller.principal.tenant;
+        let date = |date: Option<UnixMillis>| date.map_or("none".to_owned(), |time| time.0.to_string());
+        let (activates, expires) = (date(request.period.activates), date(request.period.expires));
         let described = [
             request.name.as_str(),
             request.spec.name(),
             request.protection.map_or("default", Protection::name),
+            &activates,
+            &expires,
         ];
         let claim = self.claim(caller, Action::CreateKey, request.idempotency_token.as_deref(), &described);
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
@@ -109,8 +120,12 @@ impl Node {
         };
         let key_id = KeyId(uuid::Uuid::now_v7().into_bytes());
         let created = now();
-        let (material, state) =
+        let (material, version_state) =
             self.new_material(open, caller, (key_id, KeyVersion::FIRST), request.spec, protection).await?;
+        let state = match version_state {
+            KeyState::Creating => KeyState::Creating,
+            _ => complete(KeyState::Creating, &request.period)?,
+        };
         let key = KeyRow {
             tenant: tenant.clone(),
             key_id,
@@ -118,6 +133,7 @@ impl Node {
             spec: request.spec,
             protection,
             state,
+            period: request.period,
             current_version: KeyVersion::FIRST,
             creator: caller.principal.clone(),
             created,
@@ -128,7 +144,7 @@ impl Node {
             tenant: tenant.clone(),
             key_id,
             version: KeyVersion::FIRST,
-            state,
+            state: version_state,
             created,
             material,
         };
@@ -138,6 +154,7 @@ impl Node {
             .detail("name", request.name.as_str())
             .detail("spec", request.spec.name())
             .detail("protection", protection.name());
+        let record = dated(record, &request.period);
         let draft = Draft { key, versions: vec![version], expected_revision: None };
         match self.commit_key(open, record, draft, claim).await {
             Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
@@ -182,10 +199,11 @@ impl Node {
                 return Ok(entry);
             };
             let record = self
-                .record("key.activate", Outcome::Done, caller)
+                .record("key.complete", Outcome::Done, caller)
                 .key(key_id, Some(creating.version))
                 .detail("name", entry.row.name.as_str());
-            if let Changed::Done = self.activate(open, &entry, creating, record, caller.deadline).await? {
+            let completed = self.complete_version(open, &entry, creating, record, caller.deadline).await?;
+            if let Changed::Done = completed {
                 return Ok(open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key);
             }
         }
@@ -212,7 +230,7 @@ impl Node {
     }
 
     /// Makes sure that the object of a version exists, and commits the version as active.
-    async fn activate(
+    async fn complete_version(
         &self,
         open: &Arc<Open>,
         entry: &KeyEntry,
@@ -244,19 +262,17 @@ impl Node {
         let expected_revision = Some(key.revision);
         let mut versions = Vec::new();
         for version in &entry.versions {
-            let command = if version.version == creating.version {
-                KeyCommand::Activate
+            let state = if version.version == creating.version {
+                complete(version.state, &Cryptoperiod::default())?
             } else if version.state == KeyState::Active {
-                KeyCommand::Deactivate
+                version.state.apply(KeyCommand::Deactivate).map_err(transition)?
             } else {
                 continue;
             };
-            let mut version = version.clone();
-            version.state = version.state.apply(command).map_err(transition)?;
-            versions.push(version);
+            versions.push(VersionRow { state, ..version.clone() });
         }
         if key.state == KeyState::Creating {
-            key.state = key.state.apply(KeyCommand::Activate).map_err(transition)?;
+            key.state = complete(key.state, &key.period)?;
         }
         key.current_version = creating.version;
         key.revision += 1;
@@ -274,12 +290,12 @@ impl Node {
             let entry = KeyEntry { row: found.key, versions: found.versions };
             for creating in entry.versions.iter().filter(|one| one.state == KeyState::Creating) {
                 let record = self
-                    .own_record("key.activate", Outcome::Done)
+                    .own_record("key.complete", Outcome::Done)
                     .key(entry.row.key_id, Some(creating.version))
                     .detail("name", entry.row.name.as_str())
                     .detail("because", "its creation was interrupted");
                 // One key that cannot be finished must not keep every other from being used.
-                if let Err(error) = self.activate(open, &entry, creating, record, deadline).await {
+                if let Err(error) = self.complete_version(open, &entry, creating, record, deadline).await {
                     let (key, version) = (entry.row.key_id, creating.version);
                     tracing::error!(%key, %version, %error, "a creation that was interrupted cannot be finished");
                 }
@@ -362,8 +378,9 @@ impl Node {
             }
             let rotatable = |entry: &KeyEntry| {
                 let is_creating = entry.versions.iter().any(|one| one.state == KeyState::Creating);
-                if !is_creating && entry.row.state != KeyState::Active {
-                    let (name, state) = (&entry.row.name, entry.row.state);
+                let state = entry.row.state_at(now());
+                if !is_creating && state != KeyState::Active {
+                    let name = &entry.row.name;
                     let message = format!("key {name} is {state}; it cannot be rotated");
                     return Err(ServiceError::new(Reason::KeyStateForbids, message));
                 }
@@ -418,7 +435,7 @@ impl Node {
         Err(contention())
     }
 
-    /// Stops or allows every use of a key.
+    /// Moves a key to another state (docs/key-states.md).
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -432,7 +449,7 @@ impl Node {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
-            let changed = |entry: &KeyEntry| entry.row.state.apply(command).map_err(transition);
+            let changed = |entry: &KeyEntry| entry.row.state_at(now()).apply(command).map_err(transition);
             let (found, state) = open.judge(&self.database, tenant, selector, changed).await?;
             let mut key = found.key.row.clone();
             key.state = state;
@@ -448,6 +465,51 @@ impl Node {
             }
         }
         Err(contention())
+    }
+
+    /// Writes what a date has done to a key into its row; `tenant` and `key_id` may be anything.
+    async fn write_due_state(
+        &self,
+        open: &Open,
+        tenant: &TenantName,
+        key_id: KeyId,
+    ) -> Result<(), ServiceError> {
+        let mut key = open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key.row.clone();
+        let Some(command) = key.period.due(key.state, now()) else { return Ok(()) };
+        let (action, because) = match command {
+            KeyCommand::Activate => (Action::ActivateKey, "its activation date has come"),
+            _ => (Action::DeactivateKey, "its expiry date has come"),
+        };
+        key.state = key.state.apply(command).map_err(transition)?;
+        let expected_revision = Some(key.revision);
+        key.revision += 1;
+        let record = self
+            .own_record(action.event(), Outcome::Done)
+            .key(key_id, None)
+            .detail("name", key.name.as_str())
+            .detail("because", because);
+        // When another node was faster there is nothing left to do.
+        self.commit_key(open, record, Draft { key, versions: vec![], expected_revision }, None).await?;
+        Ok(())
+    }
+
+    /// Writes what dates do to keys into their rows until the node is sealed. The dates count without it.
+    pub(super) async fn follow_dates(self: Arc<Self>, open: Weak<Open>) {
+        loop {
+            let Some(opened) = open.upgrade() else { return };
+            match self.database.due_keys(now(), DUE_KEYS_MAX).await {
+                Err(error) => tracing::warn!(error = %crate::chain(&error), "the keys' dates cannot be read"),
+                Ok(due) => {
+                    for (tenant, key) in due {
+                        if let Err(error) = self.write_due_state(&opened, &tenant, key).await {
+                            tracing::error!(%key, %error, "a key's state cannot be written; its date counts anyway");
+                        }
+                    }
+                }
+            }
+            drop(opened);
+            tokio::time::sleep(DATES_ROUND).await;
+        }
     }
 
     async fn commit_key(
@@ -514,6 +576,25 @@ impl Node {
             Some(_) => Err(token_conflict()),
         }
     }
+}
+
+/// The state of a key whose material exists from now on.
+fn complete(state: KeyState, period: &Cryptoperiod) -> Result<KeyState, ServiceError> {
+    let state = state.apply(KeyCommand::Complete).map_err(transition)?;
+    match period.activates {
+        Some(_) => Ok(state),
+        None => state.apply(KeyCommand::Activate).map_err(transition),
+    }
+}
+
+/// A record that tells the dates of a key, where there are any.
+fn dated(mut record: Record, period: &Cryptoperiod) -> Record {
+    for (name, date) in [("activates", period.activates), ("expires", period.expires)] {
+        if let Some(date) = date {
+            record = record.detail(name, date.0.to_string());
+        }
+    }
+    record
 }
 
 fn transition(error: kms_core::key::TransitionError) -> ServiceError {

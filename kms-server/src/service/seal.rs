@@ -158,6 +158,7 @@ impl Node {
         tracing::info!("unsealed");
         tokio::spawn(self.clone().watch_health(Arc::downgrade(&open)));
         tokio::spawn(self.clone().make_checkpoints(Arc::downgrade(&open)));
+        tokio::spawn(self.clone().follow_dates(Arc::downgrade(&open)));
         Ok(())
     }
 

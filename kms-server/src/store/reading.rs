@@ -9,7 +9,7 @@ use kms_core::id::{
     CatalogueRevision, HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_core::merkle::Frontier;
 use kms_core::suite::Digest32;
 use sqlx::any::AnyRow;
@@ -100,13 +100,13 @@ impl Database {
         let query = match selector {
             KeySelector::Id(id) => sqlx::query(
                 "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 sensitivity, revision, mac FROM keys WHERE tenant = $1 AND key_id = $2",
+                 activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND key_id = $2",
             )
             .bind(tenant.as_str())
             .bind(id.0.to_vec()),
             KeySelector::Name(name) => sqlx::query(
                 "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name = $2",
+                 activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name = $2",
             )
             .bind(tenant.as_str())
             .bind(name.as_str()),
@@ -130,7 +130,7 @@ impl Database {
     ) -> Result<Vec<KeyWithVersions>, DatabaseError> {
         let rows = sqlx::query(
             "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
+             activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
         )
         .bind(tenant.as_str())
         .bind(after)
@@ -151,7 +151,7 @@ impl Database {
     pub async fn unfinished_keys(&self, mac: &RowMac) -> Result<Vec<KeyWithVersions>, DatabaseError> {
         let rows = sqlx::query(
             "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             sensitivity, revision, mac FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
+             activates, expires, sensitivity, revision, mac FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
              WHERE v.tenant = k.tenant AND v.key_id = k.key_id AND v.state = 'CREATING')",
         )
         .fetch_all(&self.pool)
@@ -161,6 +161,31 @@ impl Database {
             keys.push(self.with_versions(key_from(row, mac)?, mac).await?);
         }
         Ok(keys)
+    }
+
+    /// Keys whose date has come while their rows still say the state before it, at most `count_max`. Nothing here is
+    /// authenticated: look at each key before anything is done to it.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn due_keys(
+        &self,
+        now: UnixMillis,
+        count_max: u32,
+    ) -> Result<Vec<(TenantName, KeyId)>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT tenant, key_id FROM keys WHERE (state = 'PRE_ACTIVE' AND activates <= $1) \
+             OR (state = 'ACTIVE' AND expires <= $1) LIMIT $2",
+        )
+        .bind(to_i64(now.0))
+        .bind(i64::from(count_max))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok((parse(row, 0, |text| TenantName::parse(text).ok())?, key_id_from(row.try_get(1)?)?))
+            })
+            .collect()
     }
 
     /// Every object in the HSM that some version names.
@@ -285,6 +310,11 @@ fn version_number(number: i64) -> Result<KeyVersion, DatabaseError> {
     u32::try_from(number).ok().and_then(KeyVersion::new).ok_or(DatabaseError::Corrupt { what: "key version" })
 }
 
+fn date_from(row: &AnyRow, column: usize) -> Result<Option<UnixMillis>, DatabaseError> {
+    let date: Option<i64> = row.try_get(column)?;
+    date.map(|date| to_u64(date, "key row").map(UnixMillis)).transpose()
+}
+
 fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
     let key = KeyRow {
         tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
@@ -296,11 +326,12 @@ fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
         current_version: version_number(row.try_get(6)?)?,
         creator: parse(row, 7, |text| Principal::parse(text).ok())?,
         created: UnixMillis(to_u64(row.try_get(8)?, "key row")?),
-        sensitivity: u8::try_from(row.try_get::<i64, _>(9)?)
+        period: Cryptoperiod { activates: date_from(row, 9)?, expires: date_from(row, 10)? },
+        sensitivity: u8::try_from(row.try_get::<i64, _>(11)?)
             .map_err(|_| DatabaseError::Corrupt { what: "key row" })?,
-        revision: to_u64(row.try_get(10)?, "key row")?,
+        revision: to_u64(row.try_get(12)?, "key row")?,
     };
-    mac.check(key.key_id, &mac.of_key(&key), &row.try_get::<Vec<u8>, _>(11)?)?;
+    mac.check(key.key_id, &mac.of_key(&key), &row.try_get::<Vec<u8>, _>(13)?)?;
     Ok(key)
 }
 

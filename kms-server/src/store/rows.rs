@@ -1,7 +1,7 @@
 //! Rows as the database holds them, with the MAC that makes a changed row useless.
 
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_core::suite::{Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;
@@ -19,8 +19,10 @@ pub struct KeyRow {
     pub spec: KeySpec,
     /// Where its material is.
     pub protection: Protection,
-    /// Its state, which gates all versions.
+    /// The state that was last written. [`KeyRow::state_at`] is the one that counts, and gates all versions.
     pub state: KeyState,
+    /// When it may be used.
+    pub period: Cryptoperiod,
     /// The version that encrypts.
     pub current_version: KeyVersion,
     /// Who created it.
@@ -31,6 +33,13 @@ pub struct KeyRow {
     pub sensitivity: u8,
     /// Grows by one with every change of the row.
     pub revision: u64,
+}
+
+impl KeyRow {
+    /// The key's state at a time: the one that was written, and what the dates have made of it.
+    pub fn state_at(&self, time: UnixMillis) -> KeyState {
+        self.period.state_at(self.state, time)
+    }
 }
 
 /// Where the material of one version is.
@@ -92,6 +101,8 @@ impl RowMac {
 
     /// MAC of a key row.
     pub fn of_key(&self, row: &KeyRow) -> Digest32 {
+        let date =
+            |date: Option<UnixMillis>| date.map(|time| time.0.to_be_bytes().to_vec()).unwrap_or_default();
         self.mac(&canonical(
             "kms/v1/row/key",
             &[
@@ -104,6 +115,8 @@ impl RowMac {
                 &row.current_version.number().to_be_bytes(),
                 row.creator.to_uri().as_bytes(),
                 &row.created.0.to_be_bytes(),
+                &date(row.period.activates),
+                &date(row.period.expires),
                 &[row.sensitivity],
                 &row.revision.to_be_bytes(),
             ],

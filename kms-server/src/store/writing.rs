@@ -117,7 +117,8 @@ impl Database {
     ) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
             "INSERT INTO keys (tenant, key_id, name, spec, protection, state, current_version, creator, \
-             created, sensitivity, revision, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
+             created, activates, expires, sensitivity, revision, mac) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT DO NOTHING",
         )
         .bind(row.tenant.as_str())
@@ -129,6 +130,8 @@ impl Database {
         .bind(i64::from(row.current_version.number()))
         .bind(row.creator.to_uri())
         .bind(to_i64(row.created.0))
+        .bind(row.period.activates.map(|time| to_i64(time.0)))
+        .bind(row.period.expires.map(|time| to_i64(time.0)))
         .bind(i64::from(row.sensitivity))
         .bind(to_i64(row.revision))
         .bind(mac.0.to_vec())

@@ -13,7 +13,7 @@ use kms_core::id::{
     ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_core::merkle::Frontier;
 use kms_core::suite::{Digest32, Suite};
 use kms_hsm::LockedBytes;
@@ -289,6 +289,7 @@ pub fn key_row(number: u8, name: &str) -> KeyRow {
         current_version: KeyVersion::FIRST,
         creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
         created: UnixMillis(1),
+        period: Cryptoperiod { activates: Some(UnixMillis(2)), expires: None },
         sensitivity: 1,
         revision: 1,
     }

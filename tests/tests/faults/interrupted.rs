@@ -12,6 +12,7 @@ fn create(name: &str) -> v1::CreateKeyRequest {
         spec: v1::KeySpec::Sm4.into(),
         protection: v1::Protection::HsmResident.into(),
         idempotency_token: format!("create {name}"),
+        ..Default::default()
     }
 }
 

@@ -175,6 +175,7 @@ impl Client {
             spec: v1::KeySpec::Sm4.into(),
             protection: protection.into(),
             idempotency_token: name.clone(),
+            ..Default::default()
         };
         match self.admin.keys.create_key(within(request.clone(), PATIENCE)).await {
             Ok(_) => self.seen().keys.push(name),

@@ -127,7 +127,7 @@ fn create(name: &str, protection: v1::Protection) -> v1::CreateKeyRequest {
         name: name.into(),
         spec: v1::KeySpec::Sm4.into(),
         protection: protection.into(),
-        idempotency_token: String::new(),
+        ..Default::default()
     }
 }
 

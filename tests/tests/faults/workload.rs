@@ -117,6 +117,7 @@ impl Actor<'_> {
             spec: spec.into(),
             protection: protection.into(),
             idempotency_token: format!("create {number}"),
+            ..Default::default()
         };
         let keys = self.admin.keys.clone();
         let create = || {

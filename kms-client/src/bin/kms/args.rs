@@ -78,6 +78,12 @@ pub enum KeyCommand {
         /// Where the material is; by default resident where the token can
         #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
         protection: Option<Protection>,
+        /// Not to be used before this time, or for so long from now
+        #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
+        activates: Option<UnixMillis>,
+        /// Decrypts only from this time on, or after so long from now
+        #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
+        expires: Option<UnixMillis>,
         /// Makes the command safe to repeat for 24 hours
         #[arg(long, value_name = "TOKEN")]
         idempotency_token: Option<String>,
@@ -97,16 +103,26 @@ pub enum KeyCommand {
         #[arg(long, value_name = "TOKEN")]
         idempotency_token: Option<String>,
     },
+    /// Make a pre-active key active now
+    Activate(KeyArgument),
     /// Stop every use of a key at once
-    Suspend {
-        /// Name or id
-        key: String,
-    },
+    Suspend(KeyArgument),
     /// End a suspension
-    Resume {
-        /// Name or id
-        key: String,
-    },
+    Resume(KeyArgument),
+    /// End encryption for good; what was encrypted still decrypts
+    Deactivate(KeyArgument),
+    /// Put a deactivated key away: it does nothing until it is recovered
+    Archive(KeyArgument),
+    /// Make an archived key decrypt again
+    Recover(KeyArgument),
+    /// Mark a key whose material somebody else may know: it does nothing from then on, for good
+    Compromise(KeyArgument),
+}
+
+#[derive(Debug, Args)]
+pub struct KeyArgument {
+    /// Name or id
+    pub key: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -249,15 +265,20 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn parse_since(text: &str) -> Result<UnixMillis, String> {
-    parse_moment(text, SystemTime::now())
+    parse_moment(text, |duration| SystemTime::now().checked_sub(duration))
 }
 
-fn parse_moment(text: &str, now: SystemTime) -> Result<UnixMillis, String> {
+fn parse_until(text: &str) -> Result<UnixMillis, String> {
+    parse_moment(text, |duration| SystemTime::now().checked_add(duration))
+}
+
+/// A time as it stands, or what `at` makes of a duration.
+fn parse_moment(text: &str, at: impl Fn(Duration) -> Option<SystemTime>) -> Result<UnixMillis, String> {
     const FORM: &str = "is neither a time like 2026-11-23T02:00:00Z nor a duration like 30s, 15m, 2h or 7d";
-    let before_1970 = || "is before 1970".to_owned();
+    let out_of_reach = || "is before 1970 or too far away".to_owned();
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         let millis = time.unix_timestamp_nanos() / 1_000_000;
-        return u64::try_from(millis).map(UnixMillis).map_err(|_| before_1970());
+        return u64::try_from(millis).map(UnixMillis).map_err(|_| out_of_reach());
     }
     let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or(FORM)?;
     let (count, unit) = text.split_at(unit_at);
@@ -269,11 +290,10 @@ fn parse_moment(text: &str, now: SystemTime) -> Result<UnixMillis, String> {
         _ => return Err(FORM.into()),
     };
     let count: u64 = count.parse().map_err(|_| FORM)?;
-    let ago = count.checked_mul(seconds).ok_or(FORM)?;
-    let moment = now
-        .checked_sub(Duration::from_secs(ago))
+    let seconds = count.checked_mul(seconds).ok_or(FORM)?;
+    let moment = at(Duration::from_secs(seconds))
         .and_then(|moment| moment.duration_since(UNIX_EPOCH).ok())
-        .ok_or_else(before_1970)?;
+        .ok_or_else(out_of_reach)?;
     Ok(UnixMillis(moment.as_millis() as u64))
 }
 
@@ -298,14 +318,15 @@ mod tests {
     #[test]
     fn a_moment_is_a_time_or_a_duration_before_now() {
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
-        assert_eq!(parse_moment("1970-01-01T00:00:01.5Z", now), Ok(UnixMillis(1500)));
-        assert_eq!(parse_moment("1970-01-01T01:00:00+01:00", now), Ok(UnixMillis(0)));
-        assert_eq!(parse_moment("30s", now), Ok(UnixMillis(999_970_000)));
-        assert_eq!(parse_moment("15m", now), Ok(UnixMillis(999_100_000)));
-        assert_eq!(parse_moment("2h", now), Ok(UnixMillis(992_800_000)));
-        assert_eq!(parse_moment("1d", now), Ok(UnixMillis(913_600_000)));
+        let ago = |duration| now.checked_sub(duration);
+        assert_eq!(parse_moment("1970-01-01T00:00:01.5Z", ago), Ok(UnixMillis(1500)));
+        assert_eq!(parse_moment("1970-01-01T01:00:00+01:00", ago), Ok(UnixMillis(0)));
+        assert_eq!(parse_moment("30s", ago), Ok(UnixMillis(999_970_000)));
+        assert_eq!(parse_moment("15m", ago), Ok(UnixMillis(999_100_000)));
+        assert_eq!(parse_moment("2h", ago), Ok(UnixMillis(992_800_000)));
+        assert_eq!(parse_moment("1d", ago), Ok(UnixMillis(913_600_000)));
         for wrong in ["", "s", "5", "5y", "-5m", "5é", "yesterday", "20d", "18446744073709551615d"] {
-            assert!(parse_moment(wrong, now).is_err(), "{wrong:?}");
+            assert!(parse_moment(wrong, ago).is_err(), "{wrong:?}");
         }
     }
 }

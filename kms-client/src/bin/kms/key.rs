@@ -1,20 +1,22 @@
 //! `kms key`.
 
-use crate::args::KeyCommand;
+use crate::args::{KeyArgument, KeyCommand};
 use crate::output::{Failure, fields, table};
 use crate::{Session, key_reference};
 use kms_client::audit::rfc3339;
-use kms_client::{CreateKey, IdempotencyToken, Key};
+use kms_client::{ClientError, CreateKey, IdempotencyToken, Key};
 use kms_core::id::KeyName;
+use kms_core::key::Cryptoperiod;
 use serde_json::{Value, json};
 
 pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create { name, spec, protection, idempotency_token } => {
+        KeyCommand::Create { name, spec, protection, activates, expires, idempotency_token } => {
             let name = KeyName::parse(&name)
                 .map_err(|error| Failure::field("name", error, "kms key create --help"))?;
             let token = token(idempotency_token)?;
-            let create = CreateKey { name, spec, protection };
+            let period = Cryptoperiod { activates, expires };
+            let create = CreateKey { name, spec, protection, period };
             show(session, session.connect().await?.create_key(&create, &token).await?)
         }
         KeyCommand::List => list(session).await,
@@ -28,17 +30,39 @@ pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> 
             let rotated = session.connect().await?.rotate_key(&reference, &token).await;
             show(session, rotated.map_err(|error| Failure::from(error).about_key(&key))?)
         }
-        KeyCommand::Suspend { key } => {
+        KeyCommand::Activate(KeyArgument { key }) => {
             let reference = key_reference(&key)?;
-            let suspended = session.connect().await?.suspend_key(&reference).await;
-            show(session, suspended.map_err(|error| Failure::from(error).about_key(&key))?)
+            changed(session, &key, session.connect().await?.activate_key(&reference).await)
         }
-        KeyCommand::Resume { key } => {
+        KeyCommand::Suspend(KeyArgument { key }) => {
             let reference = key_reference(&key)?;
-            let resumed = session.connect().await?.resume_key(&reference).await;
-            show(session, resumed.map_err(|error| Failure::from(error).about_key(&key))?)
+            changed(session, &key, session.connect().await?.suspend_key(&reference).await)
+        }
+        KeyCommand::Resume(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.resume_key(&reference).await)
+        }
+        KeyCommand::Deactivate(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.deactivate_key(&reference).await)
+        }
+        KeyCommand::Archive(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.archive_key(&reference).await)
+        }
+        KeyCommand::Recover(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.recover_key(&reference).await)
+        }
+        KeyCommand::Compromise(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.compromise_key(&reference).await)
         }
     }
+}
+
+fn changed(session: &Session, key: &str, changed: Result<Key, ClientError>) -> Result<(), Failure> {
+    show(session, changed.map_err(|error| Failure::from(error).about_key(key))?)
 }
 
 fn token(given: Option<String>) -> Result<IdempotencyToken, Failure> {
@@ -79,6 +103,8 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
             ("spec", key.spec.name().into()),
             ("protection", format!("{}: {}", key.protection.name(), key.protection_note)),
             ("current version", key.current_version.to_string()),
+            ("activates", key.period.activates.map_or("at once".into(), rfc3339)),
+            ("expires", key.period.expires.map_or("never".into(), rfc3339)),
             ("created", format!("{} by {}", rfc3339(key.created), key.creator)),
             ("revision", key.revision.to_string()),
         ]);
@@ -117,6 +143,8 @@ fn value(key: &Key) -> Value {
         "state": key.state.name(),
         "current_version": key.current_version.number(),
         "versions": versions,
+        "activates": key.period.activates.map(rfc3339),
+        "expires": key.period.expires.map(rfc3339),
         "created": rfc3339(key.created),
         "creator": key.creator,
         "revision": key.revision,

@@ -42,6 +42,8 @@ pub struct Script {
     pub refusals: VecDeque<Status>,
     /// Names of the calls that came.
     pub calls: Vec<&'static str>,
+    /// The last request for a new key.
+    pub created: Option<v1::CreateKeyRequest>,
     /// Idempotency tokens that came.
     pub tokens: Vec<String>,
     /// The node counts as sealed for so many more status calls.
@@ -162,6 +164,8 @@ impl Fake {
             creator: ADMIN.into(),
             revision: 3,
             protection_note: "the material is sealed by a master key".into(),
+            activates: None,
+            expires: Some(prost_types::Timestamp { seconds: 1_895_399_200, nanos: 0 }),
         }
     }
 }
@@ -172,8 +176,12 @@ type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl Keys for Fake {
     async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::Key> {
-        let token = request.into_inner().idempotency_token;
-        self.script.lock().expect("no test panics with the script").tokens.push(token);
+        let request = request.into_inner();
+        {
+            let mut script = self.script.lock().expect("no test panics with the script");
+            script.tokens.push(request.idempotency_token.clone());
+            script.created = Some(request);
+        }
         self.admit("create_key").await?;
         Ok(Response::new(self.key()))
     }
@@ -197,6 +205,31 @@ impl Keys for Fake {
     async fn rotate_key(&self, _: Request<v1::RotateKeyRequest>) -> Answer<v1::Key> {
         self.admit("rotate_key").await?;
         Ok(Response::new(self.key()))
+    }
+
+    async fn activate_key(&self, _: Request<v1::ActivateKeyRequest>) -> Answer<v1::Key> {
+        self.admit("activate_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Active.into(), ..self.key() }))
+    }
+
+    async fn deactivate_key(&self, _: Request<v1::DeactivateKeyRequest>) -> Answer<v1::Key> {
+        self.admit("deactivate_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Deactivated.into(), ..self.key() }))
+    }
+
+    async fn archive_key(&self, _: Request<v1::ArchiveKeyRequest>) -> Answer<v1::Key> {
+        self.admit("archive_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Archived.into(), ..self.key() }))
+    }
+
+    async fn recover_key(&self, _: Request<v1::RecoverKeyRequest>) -> Answer<v1::Key> {
+        self.admit("recover_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Deactivated.into(), ..self.key() }))
+    }
+
+    async fn compromise_key(&self, _: Request<v1::CompromiseKeyRequest>) -> Answer<v1::Key> {
+        self.admit("compromise_key").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Compromised.into(), ..self.key() }))
     }
 
     async fn suspend_key(&self, _: Request<v1::SuspendKeyRequest>) -> Answer<v1::Key> {

@@ -3,6 +3,7 @@
 
 mod crypto;
 mod keys;
+mod life;
 mod roles;
 mod tampering;
 
@@ -32,7 +33,7 @@ async fn make_key(name: &str, protection: v1::Protection) -> v1::Key {
         name: name.to_owned(),
         spec: v1::KeySpec::Sm4.into(),
         protection: protection.into(),
-        idempotency_token: String::new(),
+        ..Default::default()
     };
     admin().await.keys.create_key(request).await.expect("creates").into_inner()
 }
