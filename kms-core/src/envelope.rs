@@ -423,4 +423,54 @@ mod tests {
             assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
         }
     }
+
+    /// What an HSM makes of a plaintext: the first bytes of the hash are sealed behind it.
+    fn sealed_by_hsm(
+        spec: KeySpec,
+        key: &[u8],
+        nonce: &[u8; NONCE_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Vec<u8> {
+        let check = &spec.suite().hash(&[plaintext]).0[..8];
+        aead_seal(spec.aead(), key, nonce, aad, &[plaintext, check].concat()).expect("the key's length fits")
+    }
+
+    /// Bytes that were computed without this crate, in docs/formats/ciphertext.md. A failure means that stored
+    /// ciphertexts no longer open.
+    #[test]
+    fn the_documented_ciphertexts_under_resident_keys_are_ours() {
+        let document = include_str!("../../docs/formats/ciphertext.md");
+        for spec in KeySpec::ALL {
+            let key: Vec<u8> = (0..spec.key_len() as u8).collect();
+            let nonce = [0x0b; NONCE_LEN];
+            let freshness = Freshness::Nonce(nonce);
+            let header = Header { purpose: Purpose::Data, spec, key_id: KEY.0, version: KEY.1, freshness };
+            let aad = header.associated_data(&tenant("default"), &context("payroll.csv"));
+            let bytes = join(&header, &sealed_by_hsm(spec, &key, &nonce, &aad, b"attack at dawn"));
+            let golden = base16ct::lower::encode_string(&bytes);
+            assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
+            assert_eq!(open(&bytes).expect("it is read back").header, header);
+        }
+    }
+
+    /// Bytes that were computed without this crate, in docs/formats/database.md. A failure means that stored keys
+    /// no longer open.
+    #[test]
+    fn the_documented_wrapped_keys_are_ours() {
+        let document = include_str!("../../docs/formats/database.md");
+        let version = |number| KeyVersion::new(number).expect("from 1");
+        for spec in KeySpec::ALL {
+            let material: Vec<u8> = (0..spec.key_len() as u8).collect();
+            let master: Vec<u8> = (0x80..0x80 + spec.key_len() as u8).collect();
+            let (nonce, master_version) = ([0x0c; NONCE_LEN], version(3));
+            let key = (KEY.0, version(2));
+            let aad = wrapped_key_associated_data(&tenant("default"), key, spec, master_version);
+            let ciphertext_and_tag = sealed_by_hsm(spec, &master, &nonce, &aad, &material);
+            let wrapped = WrappedKey { master_version, nonce, ciphertext_and_tag };
+            let golden = base16ct::lower::encode_string(&wrapped.to_bytes());
+            assert!(document.contains(&golden), "docs/formats/database.md must hold {golden}");
+            assert_eq!(WrappedKey::open(&wrapped.to_bytes()), Ok(wrapped));
+        }
+    }
 }

@@ -193,6 +193,19 @@ mod tests {
         Some(sealed.nonce.to_vec())
     }
 
+    /// Computed without this crate, in docs/formats/ciphertext.md. A failure means that stored ciphertexts count as
+    /// answers of a broken device.
+    #[test]
+    fn the_check_is_the_documented_one() {
+        let document = include_str!("../../docs/formats/ciphertext.md");
+        for (spec, hash) in [(KeySpec::Aes256, "SHA-256"), (KeySpec::Sm4, "SM3")] {
+            let check: String =
+                check(spec, b"attack at dawn").iter().map(|byte| format!("{byte:02x}")).collect();
+            let golden = format!("`{check}` ({hash})");
+            assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
+        }
+    }
+
     #[test]
     fn the_nonce_is_taken_from_where_the_profile_says() {
         let appended = [body(), MADE.to_vec()].concat();

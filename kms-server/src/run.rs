@@ -393,7 +393,13 @@ fn accept(listener: TcpListener, count_max: usize) -> ReceiverStream<std::io::Re
     let (sender, receiver) = mpsc::channel(16);
     let places = Arc::new(Semaphore::new(count_max));
     tokio::spawn(async move {
-        while let Ok(place) = places.clone().acquire_owned().await {
+        loop {
+            let place = tokio::select! {
+                place = places.clone().acquire_owned() => place,
+                // With every place taken too: the port closes when serving ends, and nobody waits in its queue.
+                () = sender.closed() => return,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,

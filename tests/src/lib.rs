@@ -9,10 +9,12 @@ pub mod certificates;
 pub mod command;
 pub mod custodian;
 pub mod deployment;
+pub mod pins;
 pub mod rpc;
 
 pub use audit::LogEntry;
 pub use command::{Finished, Started};
 pub use custodian::{Custodian, JoinStream};
 pub use deployment::{Deployment, Module, Options};
+pub use pins::{Outsider, PinWatch};
 pub use rpc::{Refused, Rpc};

@@ -81,16 +81,7 @@ impl Rpc {
         deployment: &Deployment,
         client: &ClientCertificate,
     ) -> Result<Self, tonic::transport::Error> {
-        let authority = fs::read(deployment.state("certificates/ca.pem")).expect("the authority");
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(authority))
-            .identity(Identity::from_pem(&client.certificate, &client.key));
-        let channel = Endpoint::from_shared(format!("https://{address}"))?
-            .tls_config(tls)?
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(60))
-            .connect()
-            .await?;
+        let channel = channel(address, deployment, Some(client)).await?;
         Ok(Self {
             keys: KeysClient::new(channel.clone()),
             crypto: CryptoClient::new(channel.clone()),
@@ -99,6 +90,28 @@ impl Rpc {
             ceremony: CeremonyClient::new(channel),
         })
     }
+}
+
+/// One connection to a server with a deployment's authority, for services that are not of `kms.v1`.
+///
+/// # Errors
+/// What TLS or TCP says.
+pub async fn channel(
+    address: &str,
+    deployment: &Deployment,
+    client: Option<&ClientCertificate>,
+) -> Result<Channel, tonic::transport::Error> {
+    let authority = fs::read(deployment.state("certificates/ca.pem")).expect("the authority");
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    if let Some(client) = client {
+        tls = tls.identity(Identity::from_pem(&client.certificate, &client.key));
+    }
+    Endpoint::from_shared(format!("https://{address}"))?
+        .tls_config(tls)?
+        .connect_timeout(Duration::from_secs(10))
+        .timeout(Duration::from_secs(60))
+        .connect()
+        .await
 }
 
 /// A refusal with its documented parts.

@@ -20,7 +20,8 @@ pub struct ShownRecord {
     pub leaf_bytes: Vec<u8>,
     /// The signed head of the tree that the proof leads to.
     pub head: BatchHead,
-    proof: Vec<Digest32>,
+    /// The hashes that lead from the leaf to the head's root, lowest first (docs/formats/audit.md).
+    pub path: Vec<Digest32>,
     head_bytes: Vec<u8>,
     head_signature: Signature,
 }
@@ -71,10 +72,15 @@ impl ShownRecord {
             record,
             leaf_bytes: answer.leaf,
             head,
-            proof: answer.inclusion_proof.iter().map(|hash| digest(hash)).collect::<Result<_, _>>()?,
+            path: answer.inclusion_proof.iter().map(|hash| digest(hash)).collect::<Result<_, _>>()?,
             head_bytes: answer.head,
             head_signature: Signature(signature),
         })
+    }
+
+    /// The leaf's hash, with which the proof begins.
+    pub fn leaf_hash(&self, suite: Suite) -> Digest32 {
+        self.leaf.hash(suite)
     }
 
     /// Whether the proof leads from the leaf to the head's root. Who signed the head, [`ShownRecord::check`] says.
@@ -82,8 +88,8 @@ impl ShownRecord {
     /// # Errors
     /// [`ProofFault::NotIncluded`].
     pub fn check_inclusion(&self, suite: Suite) -> Result<(), ProofFault> {
-        let (index, hash) = (self.leaf.index, self.leaf.hash(suite));
-        if is_included(suite, &hash, index, self.head.size, &self.proof, &self.head.root) {
+        let (index, hash) = (self.leaf.index, self.leaf_hash(suite));
+        if is_included(suite, &hash, index, self.head.size, &self.path, &self.head.root) {
             return Ok(());
         }
         Err(ProofFault::NotIncluded { index })

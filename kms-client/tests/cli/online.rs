@@ -6,8 +6,9 @@ use kms_client::{Client, ClientError, ConnectOptions, CreateKey, IdempotencyToke
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyName, KeyRef};
 use kms_core::key::{Cryptoperiod, KeySpec};
+use kms_core::merkle::is_included;
 use kms_core::reason::Reason;
-use kms_core::suite::Suite;
+use kms_core::suite::{Digest32, Suite};
 use serde_json::{Value, json};
 use std::fs;
 use std::future::Future;
@@ -403,6 +404,45 @@ fn a_shown_record_is_proven_to_be_in_the_log() {
         err.starts_with("error: the head of the log is not signed by node node-1 of the bundle\n"),
         "{err}"
     );
+}
+
+/// Somebody with a hash function and the two answers needs nothing else from us.
+#[test]
+fn the_printed_hashes_lead_from_the_record_to_the_root() {
+    let setup = setup();
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let digest = |value: &Value| Digest32::from_hex(&text(value)).expect("a hash");
+    let path = |value: &Value| -> Vec<Digest32> {
+        value["inclusion_path"].as_array().expect("a list").iter().map(digest).collect()
+    };
+    for index in 0..9 {
+        let value = setup.json(&["audit", "show", &index.to_string()]);
+        let leaf = base16ct::lower::decode_vec(text(&value["leaf"])).expect("bytes");
+        let (leaf_hash, root) = (digest(&value["leaf_hash"]), digest(&value["root"]));
+        assert_eq!(leaf_hash, Suite::Intl.hash(&[&[0], &leaf]), "record {index}");
+        assert_eq!((&value["tree_size"], root), (&json!(9), setup.service.log.root()));
+        let path = path(&value);
+        assert!(is_included(Suite::Intl, &leaf_hash, index, 9, &path, &root), "record {index}");
+
+        let (code, out, _) = setup.kms(&["audit", "show", &index.to_string()]);
+        assert_eq!(code, 0);
+        let rows: Vec<(&str, &str)> = out
+            .lines()
+            .filter_map(|line| line.rsplit_once("  "))
+            .map(|(name, value)| (name.trim(), value))
+            .collect();
+        let named = |name: &str| rows.iter().position(|row| row.0 == name).expect("the row is there");
+        assert_eq!(rows[named("leaf hash")].1, leaf_hash.to_hex());
+        assert_eq!(rows[named("root")].1, root.to_hex());
+        assert_eq!(rows[named("tree size")].1, "9");
+        let shown: Vec<&str> = rows[named("path")..named("root")].iter().map(|row| row.1).collect();
+        assert_eq!(shown, path.iter().map(|hash| hash.to_hex()).collect::<Vec<_>>(), "{out}");
+    }
+    // The last of nine stands alone beside a tree of eight: one step, done here by hand.
+    let last = setup.json(&["audit", "show", "8"]);
+    let [beside] = path(&last)[..] else { panic!("one step leads to the root: {last}") };
+    let root = Suite::Intl.hash(&[&[1], &beside.0, &digest(&last["leaf_hash"]).0]);
+    assert_eq!(root, digest(&last["root"]));
 }
 
 #[test]

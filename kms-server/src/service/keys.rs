@@ -3,7 +3,9 @@
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
 use crate::random::{now, random_id};
-use crate::store::{Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow};
+use crate::store::{
+    Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow, request_digest,
+};
 use kms_core::audit::{Outcome, Record};
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, TenantName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyCommand, KeySpec, KeyState, Protection};
@@ -553,17 +555,11 @@ impl Node {
         token: Option<&str>,
         described: &[&str],
     ) -> Option<Idempotency> {
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        for text in described {
-            parts.push((text.len() as u32).to_be_bytes().to_vec());
-            parts.push(text.as_bytes().to_vec());
-        }
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         token.map(|token| Idempotency {
             principal: caller.principal.clone(),
             method: action.event(),
             token: token.to_owned(),
-            request_digest: self.bundle.suite.hash(&parts),
+            request_digest: request_digest(self.bundle.suite, described),
         })
     }
 

@@ -191,7 +191,7 @@ impl Node {
         let deadline = Instant::now() + UNSEAL_DEADLINE;
         let (checkpoint, row_mac) = (self.bundle.checkpoint_key.object, self.bundle.row_mac_key);
         let masters = self.bundle.master_keys.clone();
-        let context = [b"kms/v1/row-mac\0".as_slice(), &self.bundle.cluster_id].concat();
+        let context = RowMac::derivation_input(&self.bundle.cluster_id);
         let (answer, answered) = tokio::sync::oneshot::channel();
         pool.submit(
             "unseal",

@@ -83,17 +83,48 @@ pub struct RowMac {
     key: LockedBytes,
 }
 
-/// What a row says, in bytes: each field with its length, so that no two rows have the same bytes.
-fn canonical(kind: &str, fields: &[&[u8]]) -> Vec<u8> {
+/// Fields in bytes: each with its length, so that no two rows or requests have the same bytes.
+fn canonical(fields: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
-    for field in [kind.as_bytes()].iter().chain(fields) {
+    for field in fields {
         out.extend_from_slice(&(field.len() as u32).to_be_bytes());
         out.extend_from_slice(field);
     }
     out
 }
 
+/// What an idempotency token stands for: the digest of what its request asks for.
+pub fn request_digest(suite: Suite, asked: &[&str]) -> Digest32 {
+    let asked: Vec<&[u8]> = asked.iter().map(|text| text.as_bytes()).collect();
+    suite.hash(&[&canonical(&asked)])
+}
+
+fn key_row(row: &KeyRow) -> Vec<u8> {
+    let date = |date: Option<UnixMillis>| date.map(|time| time.0.to_be_bytes().to_vec()).unwrap_or_default();
+    canonical(&[
+        b"kms/v1/row/key",
+        row.tenant.as_str().as_bytes(),
+        &row.key_id.0,
+        row.name.as_str().as_bytes(),
+        row.spec.name().as_bytes(),
+        row.protection.name().as_bytes(),
+        row.state.name().as_bytes(),
+        &row.current_version.number().to_be_bytes(),
+        row.creator.to_uri().as_bytes(),
+        &row.created.0.to_be_bytes(),
+        &date(row.period.activates),
+        &date(row.period.expires),
+        &[row.sensitivity],
+        &row.revision.to_be_bytes(),
+    ])
+}
+
 impl RowMac {
+    /// What the HSM's row-MAC key is asked to authenticate: its answer is the derived key.
+    pub fn derivation_input(cluster_id: &[u8; 16]) -> Vec<u8> {
+        [b"kms/v1/row-mac\0".as_slice(), cluster_id].concat()
+    }
+
     /// Takes the derived key.
     pub fn new(suite: Suite, key: LockedBytes) -> Self {
         Self { suite, key }
@@ -101,26 +132,7 @@ impl RowMac {
 
     /// MAC of a key row.
     pub fn of_key(&self, row: &KeyRow) -> Digest32 {
-        let date =
-            |date: Option<UnixMillis>| date.map(|time| time.0.to_be_bytes().to_vec()).unwrap_or_default();
-        self.mac(&canonical(
-            "kms/v1/row/key",
-            &[
-                row.tenant.as_str().as_bytes(),
-                &row.key_id.0,
-                row.name.as_str().as_bytes(),
-                row.spec.name().as_bytes(),
-                row.protection.name().as_bytes(),
-                row.state.name().as_bytes(),
-                &row.current_version.number().to_be_bytes(),
-                row.creator.to_uri().as_bytes(),
-                &row.created.0.to_be_bytes(),
-                &date(row.period.activates),
-                &date(row.period.expires),
-                &[row.sensitivity],
-                &row.revision.to_be_bytes(),
-            ],
-        ))
+        self.mac(&key_row(row))
     }
 
     /// MAC of a version row.
@@ -129,18 +141,16 @@ impl RowMac {
             Material::Resident(object) => (b"resident", &object.0),
             Material::Wrapped(wrapped) => (b"wrapped", wrapped),
         };
-        self.mac(&canonical(
-            "kms/v1/row/version",
-            &[
-                row.tenant.as_str().as_bytes(),
-                &row.key_id.0,
-                &row.version.number().to_be_bytes(),
-                row.state.name().as_bytes(),
-                &row.created.0.to_be_bytes(),
-                kind,
-                material,
-            ],
-        ))
+        self.mac(&canonical(&[
+            b"kms/v1/row/version",
+            row.tenant.as_str().as_bytes(),
+            &row.key_id.0,
+            &row.version.number().to_be_bytes(),
+            row.state.name().as_bytes(),
+            &row.created.0.to_be_bytes(),
+            kind,
+            material,
+        ]))
     }
 
     fn mac(&self, bytes: &[u8]) -> Digest32 {
@@ -153,5 +163,104 @@ impl RowMac {
     /// [`RowMacError`] names the key.
     pub fn check(&self, key_id: KeyId, expected: &Digest32, stored: &[u8]) -> Result<(), RowMacError> {
         if bool::from(expected.0.ct_eq(stored)) { Ok(()) } else { Err(RowMacError { key_id }) }
+    }
+}
+
+/// Values that were computed without this crate, in docs/formats/database.md. A failure means that stored rows are
+/// refused, or that a repeated request is taken for another one.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kms_core::key::Cryptoperiod;
+    use kms_hsm::MAC_LEN;
+
+    const DOCUMENT: &str = include_str!("../../../docs/formats/database.md");
+    const KEY_ID: KeyId = KeyId([7; 16]);
+    const CREATED: UnixMillis = UnixMillis(1_795_399_200_000);
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn default_tenant() -> TenantName {
+        TenantName::parse("default").expect("valid")
+    }
+
+    /// A row of a table of the document has these values of both suites.
+    #[track_caller]
+    fn is_documented(what: &str, of: impl Fn(Suite) -> Digest32) {
+        let row = format!("| {what} | `{}` | `{}` |", of(Suite::Intl), of(Suite::Sm));
+        assert!(DOCUMENT.contains(&row), "docs/formats/database.md must hold {row}");
+    }
+
+    fn derived_key(suite: Suite) -> Digest32 {
+        let of_the_hsm: Vec<u8> = (0x40..0x60).collect();
+        suite.hmac(&of_the_hsm, &[&RowMac::derivation_input(&[0x0e; 16])])
+    }
+
+    fn row_mac(suite: Suite) -> RowMac {
+        let mut key = LockedBytes::zeroed(MAC_LEN);
+        key.expose_mut().copy_from_slice(&derived_key(suite).0);
+        RowMac::new(suite, key)
+    }
+
+    /// The documented wrapped key of a suite's cipher.
+    fn wrapped(suite: Suite) -> Vec<u8> {
+        let section = DOCUMENT.split("**Wrapped keys**").nth(1).expect("the document has a section for them");
+        let both: Vec<&str> = section.lines().filter(|line| line.starts_with("0100000003")).collect();
+        let [aes, sm4] = both[..] else { panic!("the document has two wrapped keys") };
+        let text = if suite == Suite::Intl { aes } else { sm4 };
+        let byte = |place| u8::from_str_radix(&text[place..place + 2], 16).expect("hexadecimal");
+        (0..text.len()).step_by(2).map(byte).collect()
+    }
+
+    #[test]
+    fn the_documented_row_macs_are_ours() {
+        let version = KeyVersion::new(2).expect("from 1");
+        let key = KeyRow {
+            tenant: default_tenant(),
+            key_id: KEY_ID,
+            name: KeyName::parse("payroll").expect("valid"),
+            spec: KeySpec::Sm4,
+            protection: Protection::HsmResident,
+            state: KeyState::Active,
+            current_version: version,
+            creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
+            created: CREATED,
+            period: Cryptoperiod { activates: None, expires: Some(UnixMillis(1_803_175_200_000)) },
+            sensitivity: 1,
+            revision: 5,
+        };
+        let of_material = |material| VersionRow {
+            tenant: default_tenant(),
+            key_id: KEY_ID,
+            version,
+            state: KeyState::Active,
+            created: CREATED,
+            material,
+        };
+        let input = hex(&key_row(&key));
+        assert!(DOCUMENT.contains(&input), "docs/formats/database.md must hold {input}");
+        is_documented("derived key", derived_key);
+        is_documented("key", |suite| row_mac(suite).of_key(&key));
+        let resident = of_material(Material::Resident(HsmObjectId([9; 16])));
+        is_documented("version, resident", |suite| row_mac(suite).of_version(&resident));
+        is_documented("version, wrapped", |suite| {
+            row_mac(suite).of_version(&of_material(Material::Wrapped(wrapped(suite))))
+        });
+    }
+
+    #[test]
+    fn the_documented_request_digests_are_ours() {
+        for (what, asked) in [
+            ("create `payroll`, `sm4`", vec!["payroll", "sm4", "default", "none", "none"]),
+            (
+                "create `payroll`, `sm4`, `resident`, expires",
+                vec!["payroll", "sm4", "resident", "none", "1803175200000"],
+            ),
+            ("rotate the key", vec![KEY_ID.to_string().as_str()]),
+        ] {
+            is_documented(what, |suite| request_digest(suite, &asked));
+        }
     }
 }

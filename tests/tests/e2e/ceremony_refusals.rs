@@ -1,5 +1,5 @@
 //! Custodians who are wrong, late, hostile or alone: the sender hears why, it is recorded, and nobody else is
-//! harmed.
+//! harmed, and no attempt at a PIN is spent.
 //!
 //! Most tests let the core key sign a digest of their own, so that each has a ceremony of its own on one
 //! shared node. What belongs to opening a node is one story on a sealed one.
@@ -15,7 +15,9 @@ use kms_core::suite::Suite;
 use kms_proto::v1::join_request::Message;
 use kms_server::random::system_rng;
 use kms_tests::custodian::{core_sign, opened, service_start};
-use kms_tests::{Custodian, Deployment, JoinStream, LogEntry, Options, Refused, Rpc, audit};
+use kms_tests::{
+    Custodian, Deployment, JoinStream, LogEntry, Options, Outsider, PinWatch, Refused, Rpc, audit,
+};
 use std::sync::OnceLock;
 use tonic::Code;
 
@@ -80,6 +82,7 @@ fn copy(share: &SecretShare) -> SecretShare {
 #[tokio::test]
 async fn one_custodian_is_never_two() {
     let digest = digest("one custodian is never two");
+    let pins = PinWatch::of(deployment());
     let first = Custodian::open(deployment(), "custodian-1");
     let mut one = joined("custodian-1", &digest).await;
     one.contribute(&first.answer(&one.offer)).await;
@@ -90,6 +93,7 @@ async fn one_custodian_is_never_two() {
         let refused = again.refusal_of(&contribution).await;
         is(&refused, "CUSTODIAN_PRESENT", Code::FailedPrecondition);
     }
+    pins.no_attempt_was_spent();
     let second = Custodian::open(deployment(), "custodian-2");
     let other = joined("custodian-2", &digest).await;
     other.contribute(&second.answer(&other.offer)).await;
@@ -102,6 +106,7 @@ async fn one_custodian_is_never_two() {
 #[tokio::test]
 async fn a_share_goes_when_its_custodian_goes() {
     let digest = digest("a share goes when its custodian goes");
+    let pins = PinWatch::of(deployment());
     let mut third = joined("custodian-3", &digest).await;
     let first = Custodian::open(deployment(), "custodian-1");
     let one = joined("custodian-1", &digest).await;
@@ -109,6 +114,7 @@ async fn a_share_goes_when_its_custodian_goes() {
     third.wait_for_present(1).await.expect("one is present");
     drop(one);
     third.wait_for_present(0).await.expect("nobody is present");
+    pins.no_attempt_was_spent();
     let second = Custodian::open(deployment(), "custodian-2");
     let mut two = joined("custodian-2", &digest).await;
     two.contribute(&second.answer(&two.offer)).await;
@@ -117,11 +123,13 @@ async fn a_share_goes_when_its_custodian_goes() {
     third.contribute(&third_custodian.answer(&third.offer)).await;
     let result = two.result().await.expect("two are a quorum");
     assert_eq!(result.present, ["custodian-2", "custodian-3"]);
+    pins.no_attempt_was_spent();
 }
 
 #[tokio::test]
 async fn a_share_goes_when_its_custodian_declines_or_contradicts_themselves() {
     let digest = digest("a share goes when its custodian declines");
+    let pins = PinWatch::of(deployment());
     let mut third = joined("custodian-3", &digest).await;
     let (first, second) =
         (Custodian::open(deployment(), "custodian-1"), Custodian::open(deployment(), "custodian-2"));
@@ -139,12 +147,14 @@ async fn a_share_goes_when_its_custodian_declines_or_contradicts_themselves() {
         third.wait_for_present(0).await.expect("nobody is present");
         drop(one);
     }
+    pins.no_attempt_was_spent();
     two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-2"], &digest).await;
 }
 
 #[tokio::test]
 async fn a_share_of_another_deployment_or_an_edited_one_is_refused_and_the_others_go_on() {
     let digest = digest("foreign and edited shares");
+    let pins = PinWatch::of(deployment());
     let honest = Custodian::open(deployment(), "custodian-1");
     let mut one = joined("custodian-1", &digest).await;
     one.contribute(&honest.answer(&one.offer)).await;
@@ -163,6 +173,7 @@ async fn a_share_of_another_deployment_or_an_edited_one_is_refused_and_the_other
         is(&refused, "SHARE_INVALID", Code::InvalidArgument);
         assert!(refused.message.contains("custodian-2"), "{refused:?}");
     }
+    pins.no_attempt_was_spent();
     let refusals = refusals_of(deployment(), "custodian-2", "SHARE_INVALID").await;
     assert_eq!(refusals.len(), 2);
     for entry in refusals {
@@ -185,6 +196,7 @@ async fn a_share_of_another_deployment_or_an_edited_one_is_refused_and_the_other
 #[tokio::test]
 async fn a_start_share_does_not_sign() {
     let digest = digest("a start share does not sign");
+    let pins = PinWatch::of(deployment());
     let third = Custodian::open(deployment(), "custodian-3");
     let stream = joined("custodian-3", &digest).await;
     let key = opened(&stream.offer).one_time_key;
@@ -194,12 +206,14 @@ async fn a_start_share_does_not_sign() {
         Contribution::answer(&stream.offer, &key, &third.bundle, identity, shares, kind, &mut system_rng())
             .expect("the key is on the curve");
     is(&stream.refusal_of(&contribution).await, "SHARE_INVALID", Code::InvalidArgument);
+    pins.no_attempt_was_spent();
     two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-3"], &digest).await;
 }
 
 #[tokio::test]
 async fn a_person_who_is_not_in_the_plan_is_refused() {
     let digest = digest("not in the plan");
+    let pins = PinWatch::of(deployment());
     let rpc = Rpc::connect(deployment(), "custodian-3").await;
     for name in ["mallory", "custodian-1", "custodian-4"] {
         let refused = JoinStream::begin(&rpc, core_sign(name, &digest)).await.expect_err("refused");
@@ -221,12 +235,14 @@ async fn a_person_who_is_not_in_the_plan_is_refused() {
     }
     let refused = JoinStream::begin(&rpc, service_start("custodian-3")).await.expect_err("refused");
     is(&refused, "ALREADY_UNSEALED", Code::FailedPrecondition);
+    pins.no_attempt_was_spent();
     audit::verify(deployment());
 }
 
 #[tokio::test]
 async fn a_statement_by_another_key_is_refused_and_counts_against_nobody() {
     let digest = digest("a statement by another key");
+    let pins = PinWatch::of(deployment());
     let honest = Custodian::open(deployment(), "custodian-2");
     let stranger = PrivateKey::generate(honest.bundle.suite, &mut system_rng());
     // More often than would lock a custodian: what anybody can send must lock nobody.
@@ -238,6 +254,7 @@ async fn a_statement_by_another_key_is_refused_and_counts_against_nobody() {
         is(&refused, "SIGNATURE_INVALID", Code::PermissionDenied);
     }
     assert_eq!(refusals_of(deployment(), "custodian-2", "SIGNATURE_INVALID").await.len(), 4);
+    pins.no_attempt_was_spent();
     two_honest_custodians_sign(deployment(), ["custodian-2", "custodian-3"], &digest).await;
     audit::verify(deployment());
 }
@@ -245,6 +262,7 @@ async fn a_statement_by_another_key_is_refused_and_counts_against_nobody() {
 #[tokio::test]
 async fn an_answer_to_an_older_or_foreign_offer_is_refused() {
     let digest = digest("replays");
+    let pins = PinWatch::of(deployment());
     let first = Custodian::open(deployment(), "custodian-1");
     let mut one = joined("custodian-1", &digest).await;
     let old: SignedOffer = one.offer.clone();
@@ -276,6 +294,7 @@ async fn an_answer_to_an_older_or_foreign_offer_is_refused() {
     is(&refused, "CEREMONY_FOREIGN", Code::InvalidArgument);
 
     assert!(refusals_of(deployment(), "custodian-1", "CEREMONY_FOREIGN").await.len() >= 5);
+    pins.no_attempt_was_spent();
     two_honest_custodians_sign(deployment(), ["custodian-1", "custodian-2"], &digest).await;
     audit::verify(deployment());
 }
@@ -283,6 +302,7 @@ async fn an_answer_to_an_older_or_foreign_offer_is_refused() {
 #[tokio::test]
 async fn a_wrong_passphrase_is_a_sentence_and_nothing_is_sent() {
     let folder = deployment().folder();
+    let pins = PinWatch::of(deployment());
     std::fs::write(folder.join("wrong"), "not the passphrase").expect("writes");
     std::fs::write(folder.join("signed.txt"), "to be signed").expect("writes");
     // Another custodian keeps the ceremony open, so that it can be recognised in the log.
@@ -300,6 +320,7 @@ async fn a_wrong_passphrase_is_a_sentence_and_nothing_is_sent() {
         deployment().ceremony(&arguments).ended_with(1).says("nothing was sent").says("passphrase is wrong");
         assert!(!folder.join("wrong.sig").exists());
     }
+    pins.no_attempt_was_spent();
     let entries = audit::records_from(deployment(), 0).await;
     let steps: Vec<_> = entries
         .iter()
@@ -321,6 +342,7 @@ async fn a_wrong_passphrase_is_a_sentence_and_nothing_is_sent() {
 #[tokio::test]
 async fn three_wrong_shares_lock_their_sender_and_the_honest_two_still_open_the_node() {
     let sealed = Deployment::start(Options { sealed: true, ..Options::default() });
+    let pins = PinWatch::of(&sealed);
     let start = async |name: &str| JoinStream::start_service(&sealed, name).await;
     let hostile = Custodian::open(&sealed, "custodian-3");
     let foreign = Custodian::open(other_deployment(), "custodian-3").shares;
@@ -343,6 +365,7 @@ async fn three_wrong_shares_lock_their_sender_and_the_honest_two_still_open_the_
         .says("CUSTODIAN_LOCKED");
     let status = sealed.kms("admin", &["--output", "json", "status"]).ended_with(2).stdout;
     assert!(status.contains(r#""present":["custodian-1"]"#), "{status}");
+    pins.no_attempt_was_spent();
 
     let second = Custodian::open(&sealed, "custodian-2");
     let two = start("custodian-2").await.expect("nobody else is locked");
@@ -350,10 +373,30 @@ async fn three_wrong_shares_lock_their_sender_and_the_honest_two_still_open_the_
     let result = one.result().await.expect("the honest two open the node");
     assert_eq!(result.present, ["custodian-1", "custodian-2"]);
     sealed.kms("admin", &["status", "--wait", "10"]).done();
+    pins.no_attempt_was_spent();
 
     assert_eq!(refusals_of(&sealed, "custodian-3", "SHARE_INVALID").await.len(), 3);
     assert_eq!(refusals_of(&sealed, "custodian-3", "CUSTODIAN_LOCKED").await.len(), 2);
     audit::verify(&sealed);
+}
+
+/// What the other tests rely on: an attempt is seen at once, and also after a right PIN has cleared the flags.
+#[tokio::test]
+async fn an_attempt_at_a_pin_is_seen_also_when_the_right_one_came_after_it() {
+    let deployment = Deployment::start(Options::default());
+    let pins = PinWatch::of(&deployment);
+    two_honest_custodians_sign(&deployment, ["custodian-1", "custodian-2"], &digest("before")).await;
+    pins.no_attempt_was_spent();
+    let wrong = ["--token-label", "kms-core", "--login", "--pin", "a wrong PIN", "--list-objects"];
+    Outsider::of(&deployment).pkcs11_tool(&wrong).ended_with(1).says("CKR_PIN_INCORRECT");
+    let traces = pins.traces();
+    let is_replaced = |trace: &String| trace.ends_with("/state: replaced");
+    assert_eq!(traces[0], "kms-core: user PIN count low");
+    assert!(traces.len() == 2 && is_replaced(&traces[1]), "{traces:?}");
+
+    two_honest_custodians_sign(&deployment, ["custodian-1", "custodian-2"], &digest("after")).await;
+    let traces = pins.traces();
+    assert!(traces.len() == 1 && is_replaced(&traces[0]), "the flag is cleared: {traces:?}");
 }
 
 /// A certificate of a custodian and no share at all are enough to join; they must not be enough to keep others out.

@@ -8,7 +8,7 @@ use kms_proto::v1::ceremony_server::{Ceremony, CeremonyServer};
 use kms_proto::v1::join_event::Event;
 use kms_server::random::system_rng;
 use kms_tests::rpc::ClientCertificate;
-use kms_tests::{Deployment, Options, Rpc, audit};
+use kms_tests::{Deployment, Options, PinWatch, Rpc, audit};
 use std::fs;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +105,7 @@ async fn start(deployment: &Deployment, forgery: Forgery) -> (u16, Arc<Mutex<Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_custodian_does_not_answer_an_offer_that_a_proxy_has_changed_and_the_node_hears_of_it() {
     let deployment = Deployment::start(Options { sealed: true, ..Options::default() });
+    let pins = PinWatch::of(&deployment);
     for forgery in [Forgery::KeptSignature, Forgery::OwnSignature] {
         let (port, heard) = start(&deployment, forgery).await;
         let profile = fs::read_to_string(deployment.profile("custodian-1")).expect("a profile");
@@ -124,8 +125,10 @@ async fn a_custodian_does_not_answer_an_offer_that_a_proxy_has_changed_and_the_n
         assert!(!heard.iter().any(is_contribution), "no share passed the proxy");
         let is_decline = |request: &v1::JoinRequest| matches!(&request.message, Some(Message::Decline(reason)) if reason == "OFFER_FORGED");
         assert!(heard.iter().any(is_decline), "the tool said why");
+        pins.no_attempt_was_spent();
     }
     deployment.unseal();
+    pins.no_attempt_was_spent();
     let entries = audit::records_from(&deployment, 0).await;
     let declined = entries
         .iter()

@@ -1,11 +1,14 @@
 //! End to end: the real binaries, real processes, real certificates, a PKCS#11 module, people played by files.
 
 mod ceremony_refusals;
+mod configured;
 mod forged_offer;
+mod limits;
 mod listeners;
 mod refusals;
 mod rollback;
 mod seal_story;
+mod serving;
 mod start_refusals;
 mod state_copy;
 mod story;

@@ -1,7 +1,7 @@
 //! A node that starts sealed, and everything that two custodians can do with it and one cannot.
 
 use kms_core::suite::Suite;
-use kms_tests::{Deployment, Finished, Module, Options, audit, command};
+use kms_tests::{Deployment, Finished, Module, Options, PinWatch, audit, command};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,6 +44,7 @@ fn is_sealed(deployment: &Deployment) {
 }
 
 fn one_custodian_does_not_open(deployment: &Deployment, name: &str) {
+    let pins = PinWatch::of(deployment);
     deployment.ceremony(&deployment.as_custodian(&UNSEAL, name)).ended_with(9).says("1 of 2");
     // The tool has gone; the node notices when the connection closes.
     let end = Instant::now() + Duration::from_secs(10);
@@ -51,6 +52,7 @@ fn one_custodian_does_not_open(deployment: &Deployment, name: &str) {
     while !status().contains(r#""present":[]"#) {
         assert!(Instant::now() < end, "the share of a custodian who left is still counted");
     }
+    pins.no_attempt_was_spent();
     is_sealed(deployment);
 }
 
@@ -90,6 +92,7 @@ fn the_core_key_signs_for_two_and_not_for_one(deployment: &Deployment) {
 
 /// Two custodians who want different things signed are one each.
 fn two_custodians_with_different_files_do_not_sign(deployment: &Deployment) {
+    let pins = PinWatch::of(deployment);
     let sign = |name: &str, file: &str| {
         let out = format!("{name}.different.sig");
         let command = ["core", "sign", file, "--out", &out, "--wait", "3"];
@@ -98,6 +101,7 @@ fn two_custodians_with_different_files_do_not_sign(deployment: &Deployment) {
     let (first, second) = (sign("custodian-1", "statement.txt"), sign("custodian-2", "other.txt"));
     first.finish().ended_with(9).says("1 of 2");
     second.finish().ended_with(9).says("1 of 2");
+    pins.no_attempt_was_spent();
 }
 
 /// What was encrypted before an end of the process, however it ended, opens after it.

@@ -2,8 +2,8 @@
 //! the next ceremony succeeds.
 
 use crate::crash::{KILLED, step_names};
-use crate::token::{pkcs11_tool, token_flags};
-use kms_tests::{Deployment, Finished, Options, audit};
+use crate::token::pkcs11_tool;
+use kms_tests::{Deployment, Finished, Options, PinWatch, audit};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -47,11 +47,12 @@ async fn count_of_signatures(deployment: &Deployment) -> usize {
 async fn a_service_start_that_is_killed_at_any_step_is_followed_by_one_that_succeeds() {
     let deployment = Deployment::start(Options::default());
     deployment.terminate();
+    let pins = PinWatch::of(&deployment);
     for step in steps_of("service-start.") {
         let armed = [("KMS_CRASH_AT".into(), step.clone().into())];
         let said = deployment.try_start_with(&armed).expect_err("it is killed before it is ready");
         assert!(said.contains(&format!("crash test: killed at {step}")), "{step}: the server said\n{said}");
-        assert!(!token_flags(&deployment).contains("user PIN"), "{step} cost an attempt at the PIN");
+        pins.no_attempt_was_spent();
         deployment.start_again();
         audit::verify(&deployment);
         deployment.kill9();

@@ -3,27 +3,21 @@
 use crate::known_secrets::QuorumSecrets;
 use kms_hsm::{Pin, PinPurpose};
 use kms_proto::v1;
-use kms_tests::{Deployment, Finished, Options, Rpc, Started, audit, binaries};
-use std::ffi::OsString;
+use kms_tests::{Deployment, Finished, Options, Outsider, Rpc, audit};
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// The label of the token whose PIN is changed.
+const OPERATIONS: &str = "kms-operations";
 /// After so many wrong PINs the simulator locks.
 const PIN_FAILURES_MAX: usize = 10;
 /// How often an idle HSM is asked for a sign of life, and some more.
 const HEARTBEAT: Duration = Duration::from_secs(7);
 
-/// `pkcs11-tool` on the simulator's operations token: the hand from outside.
+/// `pkcs11-tool` on the operations token.
 pub fn pkcs11_tool(deployment: &Deployment, arguments: &[&str]) -> Finished {
-    let module = binaries::folder().join("deps").join(hsm_sim::module_file_name());
-    let mut all: Vec<OsString> = vec!["--module".into(), module.into()];
-    all.extend(["--token-label", "kms-operations"].map(OsString::from));
-    all.extend(arguments.iter().map(OsString::from));
-    let environment = [(hsm_sim::DIRECTORY_VARIABLE.into(), deployment.state("tokens").into())];
-    let program = Path::new("/usr/bin/pkcs11-tool");
-    assert!(program.is_file(), "pkcs11-tool is missing; run: apt-get install opensc (scripts/test does)");
-    Started::with_environment(program, &all, deployment.folder(), &environment).finish()
+    let all = [&["--token-label", OPERATIONS], arguments].concat();
+    Outsider::of(deployment).pkcs11_tool(&all)
 }
 
 fn text(pin: &Pin) -> String {
@@ -37,12 +31,8 @@ fn set_user_pin(deployment: &Deployment, so_pin: &str, user_pin: &str) {
     pkcs11_tool(deployment, &arguments).done();
 }
 
-/// The flags of the operations token, as another process reads them.
-pub fn token_flags(deployment: &Deployment) -> String {
-    let listed = pkcs11_tool(deployment, &["--list-token-slots"]).done();
-    let (_, token) = listed.split_once("kms-operations").expect("the operations token is listed");
-    let line = token.lines().find(|line| line.contains("token flags")).expect("its flags");
-    line.to_owned()
+fn token_has_flag(deployment: &Deployment, flag: &str) -> bool {
+    Outsider::of(deployment).token_flags()[OPERATIONS].contains(flag)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,7 +44,7 @@ async fn a_refused_pin_is_never_tried_again() {
     let (other_pin, wrong_pin) = ("another PIN of the user", "a wrong PIN");
     deployment.kms("admin", &["seal"]).done();
     set_user_pin(&deployment, &so_pin, other_pin);
-    assert!(!token_flags(&deployment).contains("user PIN count low"), "no attempt was made yet");
+    assert!(!token_has_flag(&deployment, "user PIN count low"), "no attempt was made yet");
 
     for finished in deployment.two_custodians(&["unseal", "--wait", "60"]) {
         assert_ne!(finished.code, 0, "the node did not open");
@@ -68,15 +58,15 @@ async fn a_refused_pin_is_never_tried_again() {
     assert_eq!(status.seal_state, v1::SealState::Sealed as i32);
 
     // Exactly one attempt was spent: with all but one of the others the PIN is not locked, with the last it is.
-    assert!(token_flags(&deployment).contains("user PIN count low"), "{}", token_flags(&deployment));
+    assert!(token_has_flag(&deployment, "user PIN count low"));
     let try_wrong_pin =
         || pkcs11_tool(&deployment, &["--login", "--pin", wrong_pin, "--list-objects"]).ended_with(1);
     for _ in 0..PIN_FAILURES_MAX - 2 {
         try_wrong_pin().says("CKR_PIN_INCORRECT");
     }
-    assert!(!token_flags(&deployment).contains("user PIN locked"), "the server made more than one attempt");
+    assert!(!token_has_flag(&deployment, "user PIN locked"), "the server made more than one attempt");
     try_wrong_pin();
-    assert!(token_flags(&deployment).contains("user PIN locked"), "the server made no attempt");
+    assert!(token_has_flag(&deployment, "user PIN locked"), "the server made no attempt");
 
     // A locked PIN is seen before it is tried, and the right one opens the node once it is back.
     for finished in deployment.two_custodians(&["unseal", "--wait", "60"]) {

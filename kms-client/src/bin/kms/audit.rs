@@ -11,7 +11,7 @@ use kms_client::load_bundle;
 use kms_core::audit::Record;
 use kms_core::bundle::Bundle;
 use kms_core::id::UnixMillis;
-use kms_core::suite::Digest32;
+use kms_core::suite::{Digest32, Suite};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom};
@@ -86,18 +86,27 @@ async fn show(session: &Session, index: u64, bundle: Option<PathBuf>) -> Result<
     let bundle = bundle_path.as_deref().map(load_bundle).transpose()?;
     let client = session.connect().await?;
     let shown = client.show_record(index).await?;
-    match &bundle {
-        Some((bundle, _)) => shown.check(bundle)?,
-        None => shown.check_inclusion(client.status().await?.suite)?,
-    }
+    let suite = match &bundle {
+        Some((bundle, _)) => {
+            shown.check(bundle)?;
+            bundle.suite
+        }
+        None => {
+            let suite = client.status().await?.suite;
+            shown.check_inclusion(suite)?;
+            suite
+        }
+    };
     let signature = match &bundle {
         Some(_) => "verified with the bundle",
         None => "not verified; give --bundle FILE",
     };
-    session.output.show(|| show_text(&shown, signature), || show_value(&shown, bundle.is_some()))
+    session
+        .output
+        .show(|| show_text(&shown, suite, signature), || show_value(&shown, suite, bundle.is_some()))
 }
 
-fn show_text(shown: &ShownRecord, signature: &str) -> String {
+fn show_text(shown: &ShownRecord, suite: Suite, signature: &str) -> String {
     let mut rows = vec![("request id", shown.record.request_id.clone())];
     if let Some(evidence) = &shown.record.evidence {
         rows.push(("evidence", hex(evidence)));
@@ -108,17 +117,28 @@ fn show_text(shown: &ShownRecord, signature: &str) -> String {
             "inclusion",
             format!("proven in the log of {} records with root {}", shown.head.size, shown.head.root),
         ),
+        ("leaf hash", shown.leaf_hash(suite).to_hex()),
+    ]);
+    // What somebody needs who wants to compute the root without this program.
+    for (place, hash) in shown.path.iter().enumerate() {
+        rows.push((if place == 0 { "path" } else { "" }, hash.to_hex()));
+    }
+    rows.extend([
+        ("root", shown.head.root.to_hex()),
+        ("tree size", shown.head.size.to_string()),
         ("head", format!("signed by {} at {}", shown.head.node, rfc3339(shown.head.time))),
         ("signature", signature.to_owned()),
     ]);
     format!("{}\n\n{}", clean(&describe(shown.leaf.time, &shown.record)), fields(&rows))
 }
 
-fn show_value(shown: &ShownRecord, signature_verified: bool) -> Value {
+fn show_value(shown: &ShownRecord, suite: Suite, signature_verified: bool) -> Value {
     let mut value = record_value(shown.leaf.index, shown.leaf.time, &shown.record);
     let proof = json!({
         "sentence": describe(shown.leaf.time, &shown.record),
         "leaf": hex(&shown.leaf_bytes),
+        "leaf_hash": shown.leaf_hash(suite).to_hex(),
+        "inclusion_path": shown.path.iter().map(|hash| hash.to_hex()).collect::<Vec<_>>(),
         "tree_size": shown.head.size,
         "root": shown.head.root.to_hex(),
         "head_node": shown.head.node.as_str(),

@@ -6,9 +6,8 @@ use super::fault::{Fault, begin, checkpoint_count, end};
 use crate::known_secrets::QuorumSecrets;
 use crate::memory;
 use crate::scan::Scanner;
-use crate::token::token_flags;
 use kms_proto::v1;
-use kms_tests::{Deployment, Finished, Refused, Rpc};
+use kms_tests::{Deployment, Finished, PinWatch, Refused, Rpc};
 use std::time::{Duration, Instant};
 
 /// How long a seal may take while no driver's thread comes back, and some more.
@@ -55,7 +54,7 @@ pub async fn run(deployment: &Deployment, fault: &Fault) -> Cycle {
     let held = memory::scan(deployment.server_id(), &secrets);
     assert!(held.iter().any(|one| one.hit.name.contains("operations user")), "an open server keeps its PIN");
 
-    let checkpoints_before = checkpoint_count(deployment);
+    let (pins, checkpoints_before) = (PinWatch::of(deployment), checkpoint_count(deployment));
     begin(deployment, fault);
     let sealed = seal(deployment, fault).await;
     expect_nothing_secret(deployment, fault, &secrets).await;
@@ -70,9 +69,8 @@ pub async fn run(deployment: &Deployment, fault: &Fault) -> Cycle {
     end(deployment);
     let ended = Instant::now();
 
-    // Before a right PIN makes the token forget the wrong ones.
-    let flags = token_flags(deployment);
-    assert!(!flags.contains("user PIN"), "{}: an attempt at the PIN was spent: {flags}", fault.name);
+    let traces = pins.traces();
+    assert!(traces.is_empty(), "{}: an attempt at a PIN was spent: {traces:?}", fault.name);
     let unsealed = loop {
         let outcome = ceremony(deployment, fault);
         if outcome.is_ok() {
