@@ -15,6 +15,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+/// How often each part of the self-test is tried when a partition is opened. People have come together for it: one error
+/// that the token answers must not send them away. While a partition is open the test has one try.
+const OPENING_TRIES: u32 = 3;
+
 /// A PKCS#11 token on which this process is logged in as the user.
 ///
 /// Dropping it and all its sessions logs out. Until then the PIN stays in locked memory, to log in again
@@ -216,7 +220,7 @@ impl Pkcs11Partition {
         partition.restore_login(0)?;
         let partition = Arc::new(partition);
         // Before anybody relies on it. Dropped when it fails, which logs out.
-        Pkcs11Session::new(partition.clone()).self_test()?;
+        Pkcs11Session::new(partition.clone()).self_test_with_tries(OPENING_TRIES)?;
         Ok(Self(partition))
     }
 

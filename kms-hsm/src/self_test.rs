@@ -26,24 +26,47 @@ const NONCE: [u8; NONCE_LEN] = *b"self-test/iv";
 const AAD: &[u8] = b"kms/v1/self-test: associated data";
 const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
 
-/// Runs everything that the token offers.
-pub(crate) fn run(live: &mut Live, partition: &Partition) -> Result<(), CallError> {
+/// One part of the test. A part is repeated as a whole when the session or the login goes meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    Random,
+    Kind(ObjectKind),
+}
+
+/// Everything that the token offers.
+pub(crate) fn parts(partition: &Partition) -> Vec<Part> {
+    std::iter::once(Part::Random).chain(partition.kinds().map(Part::Kind)).collect()
+}
+
+/// Runs one part.
+pub(crate) fn run(live: &mut Live, partition: &Partition, part: Part) -> Result<(), CallError> {
     let profile = partition.module().profile();
     if partition.try_turn_at_objects().is_none() {
         // Whoever has it may be inside a call that hangs. Nothing is known then; waiting would tell no more.
         return Err(HsmError::Busy.into());
     }
-    random(live).map_err(|error| name(profile, "C_GenerateRandom".to_owned(), error))?;
-    for kind in partition.kinds() {
-        match test(live, partition, kind) {
-            // A token that is full is not sick: what it has made it still uses.
-            Err(CallError::Ours(HsmError::NoRoom { .. })) => {
-                tracing::warn!(?kind, "the token has no room for a key of the self-test")
-            }
-            result => result?,
+    let kind = match part {
+        Part::Random => {
+            return random(live).map_err(|error| name(profile, "C_GenerateRandom".to_owned(), error));
         }
+        Part::Kind(kind) => kind,
+    };
+    match test(live, partition, kind) {
+        // A token that is full is not sick: what it has made it still uses.
+        Err(CallError::Ours(HsmError::NoRoom { .. })) => {
+            tracing::warn!(?kind, "the token has no room for a key of the self-test");
+            Ok(())
+        }
+        result => result,
     }
-    Ok(())
+}
+
+/// Whether a part failed because the token answered an error, and not because it answered something wrong.
+pub(crate) fn is_refused_answer(error: &HsmError) -> bool {
+    match error {
+        HsmError::SelfTest { source, .. } => source.is_some(),
+        error => matches!(error.class(), ErrorClass::RetryOnNewSession | ErrorClass::LoginLost),
+    }
 }
 
 fn test(live: &mut Live, partition: &Partition, kind: ObjectKind) -> Result<(), CallError> {

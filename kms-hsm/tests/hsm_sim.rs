@@ -233,6 +233,40 @@ fn a_token_that_is_full_passes_its_self_test() {
     });
 }
 
+/// People have come together to open a partition: an error that passes does not send them away. A wrong answer does.
+#[test]
+fn opening_tries_again_after_an_error_and_not_after_a_wrong_answer() {
+    let name = "opening_tries_again_after_an_error_and_not_after_a_wrong_answer";
+    in_own_process(name, &DEVICE, |device| {
+        let fixture = Fixture::new(device);
+        let open = || fixture.module.open_partition(LABEL, &fixture.token.serial, pin(USER_PIN));
+        let self_test_error = |error| match error {
+            ModuleError::Hsm(HsmError::SelfTest { source, .. }) => source,
+            other => panic!("not the self-test: {other}"),
+        };
+        let fails = "functions = [\"C_Sign\"]\naction = \"fail\"\nerror = \"CKR_DEVICE_ERROR\"\n";
+        script(&format!("[[rule]]\ncalls = [1, 2]\n{fails}"));
+        let partition = open().expect("the third try succeeds");
+        let mut session = partition.open_session().expect("a session");
+        script(&format!("[[rule]]\ncalls = [1]\n{fails}"));
+        let error = session.self_test().expect_err("an open partition's test has one try");
+        assert!(matches!(error, HsmError::SelfTest { source: Some(_), .. }), "{error}");
+        drop(session);
+        partition.close();
+        drop(partition);
+
+        script(&format!("[[rule]]\n{fails}"));
+        let source = self_test_error(open().expect_err("it never signs"));
+        assert!(source.is_some(), "the token's own error is told");
+        script("[[rule]]\nfunctions = [\"C_Sign\"]\ncalls = [1]\naction = \"corrupt\"\n");
+        let source = self_test_error(open().expect_err("one wrong answer is enough"));
+        assert!(source.is_none(), "{source:?}");
+        std::fs::remove_file(tokens_folder().join("control.toml")).expect("no more faults");
+        std::thread::sleep(Duration::from_millis(20));
+        open().expect("nothing is wrong with it");
+    });
+}
+
 #[test]
 fn a_foreign_card_in_another_slot_does_not_hide_ours() {
     in_own_process("a_foreign_card_in_another_slot_does_not_hide_ours", &DEVICE, |device| {

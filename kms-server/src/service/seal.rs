@@ -10,8 +10,8 @@ use kms_core::codec;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{
-    BreakerOptions, FailureReason, Health, HsmError, LockedBytes, MAC_LEN, ModuleError, ObjectKind, Pin,
-    Pool, PoolOptions,
+    BreakerOptions, ErrorClass, FailureReason, Health, HsmError, ListedObject, LockedBytes, MAC_LEN,
+    ModuleError, ObjectKind, PUBLIC_KEY_LEN, Pin, Pool, PoolOptions,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +20,10 @@ use tokio::io::AsyncBufReadExt;
 
 /// How long the checks of an unseal may take in the HSM.
 const UNSEAL_DEADLINE: Duration = Duration::from_secs(30);
+/// How often the HSM's keys are checked when it answers with errors that may pass.
+const KEY_CHECK_TRIES: u32 = 5;
+/// Between two tries.
+const KEY_CHECK_PAUSE: Duration = Duration::from_millis(200);
 /// Checkpoints of the database that are held at a time.
 const CHECKPOINTS_PER_READ: u32 = 1_000;
 /// How long a seal waits for calls that still use the unsealed state.
@@ -189,6 +193,34 @@ impl Node {
     async fn check_and_open(&self, pool: Pool) -> Result<(Arc<Open>, u64), (UnsealError, Pool)> {
         let suite = self.bundle.suite;
         let deadline = Instant::now() + UNSEAL_DEADLINE;
+        let mut tries_left = KEY_CHECK_TRIES;
+        let checked = loop {
+            tries_left -= 1;
+            match self.check_keys(&pool, deadline).await {
+                Ok(checked) => break checked,
+                // Nothing was changed, and people have come together for it.
+                Err(KeyCheckError { what, source }) if tries_left > 0 && may_pass(&source) => {
+                    tracing::warn!(what, error = %crate::chain(&source), "the keys are checked again");
+                    tokio::time::sleep(KEY_CHECK_PAUSE).await;
+                }
+                Err(KeyCheckError { what, source }) => return Err((UnsealError::Key { what, source }, pool)),
+            }
+        };
+        if checked.checkpoint_key.is_none_or(|key| key != self.bundle.checkpoint_key.public_key.as_bytes()) {
+            return Err((UnsealError::CheckpointKey, pool));
+        }
+        match self.verify_log().await {
+            Ok(size) => {
+                self.report_unknown_objects(&checked.objects).await;
+                Ok((Arc::new(Open::new(pool, RowMac::new(suite, checked.row_mac))), size))
+            }
+            Err(error) => Err((error, pool)),
+        }
+    }
+
+    /// Every key that the bundle names is in the HSM, as what it should be.
+    async fn check_keys(&self, pool: &Pool, deadline: Instant) -> Result<CheckedKeys, KeyCheckError> {
+        let suite = self.bundle.suite;
         let (checkpoint, row_mac) = (self.bundle.checkpoint_key.object, self.bundle.row_mac_key);
         let masters = self.bundle.master_keys.clone();
         let context = RowMac::derivation_input(&self.bundle.cluster_id);
@@ -197,46 +229,30 @@ impl Node {
             "unseal",
             deadline,
             move |session| {
-                let key = |what, source| (what, source);
+                let key = |what| move |source| KeyCheckError { what, source };
                 let checked = (|| {
                     let confirmed = session
                         .confirm(checkpoint, ObjectKind::SigningKey(suite))
-                        .map_err(|source| key("the checkpoint key", source))?;
+                        .map_err(key("the checkpoint key"))?;
                     for master in masters {
                         session
                             .confirm(master.object, ObjectKind::SealingKey(master.spec))
-                            .map_err(|source| key("a master key", source))?;
+                            .map_err(key("a master key"))?;
                     }
-                    session
-                        .confirm(row_mac, ObjectKind::MacKey(suite))
-                        .map_err(|source| key("the row-MAC key", source))?;
+                    session.confirm(row_mac, ObjectKind::MacKey(suite)).map_err(key("the row-MAC key"))?;
                     let mut derived = LockedBytes::zeroed(MAC_LEN);
-                    let mac = session
-                        .mac(row_mac, suite, &context)
-                        .map_err(|source| key("the row-MAC key", source))?;
+                    let mac = session.mac(row_mac, suite, &context).map_err(key("the row-MAC key"))?;
                     derived.expose_mut().copy_from_slice(mac.expose());
-                    let objects = session.objects().map_err(|source| key("the list of objects", source))?;
-                    Ok((confirmed.public_key, derived, objects))
+                    let objects = session.objects().map_err(key("the list of objects"))?;
+                    Ok(CheckedKeys { checkpoint_key: confirmed.public_key, row_mac: derived, objects })
                 })();
                 Ok(checked)
             },
             move |result| drop(answer.send(result)),
         );
-        let answered = answered.await.unwrap_or(Err(HsmError::Stopped));
-        let (public_key, derived, objects) = match answered {
-            Ok(Ok(checked)) => checked,
-            Ok(Err((what, source))) => return Err((UnsealError::Key { what, source }, pool)),
-            Err(source) => return Err((UnsealError::Key { what: "a key", source }, pool)),
-        };
-        if public_key.is_none_or(|key| key != self.bundle.checkpoint_key.public_key.as_bytes()) {
-            return Err((UnsealError::CheckpointKey, pool));
-        }
-        match self.verify_log().await {
-            Ok(size) => {
-                self.report_unknown_objects(&objects).await;
-                Ok((Arc::new(Open::new(pool, RowMac::new(suite, derived))), size))
-            }
-            Err(error) => Err((error, pool)),
+        match answered.await.unwrap_or(Err(HsmError::Stopped)) {
+            Ok(checked) => checked,
+            Err(source) => Err(KeyCheckError { what: "a key", source }),
         }
     }
 
@@ -310,7 +326,7 @@ impl Node {
     }
 
     /// Objects that no bundle entry and no row names are reported, never deleted.
-    async fn report_unknown_objects(&self, objects: &[kms_hsm::ListedObject]) {
+    async fn report_unknown_objects(&self, objects: &[ListedObject]) {
         let known_rows = self.database.hsm_objects().await.unwrap_or_default();
         let bundle = &self.bundle;
         let is_known = |id| {
@@ -389,6 +405,38 @@ impl Node {
             };
             return self.seal(cause).await;
         }
+    }
+}
+
+/// What the HSM said about its keys.
+struct CheckedKeys {
+    checkpoint_key: Option<[u8; PUBLIC_KEY_LEN]>,
+    row_mac: LockedBytes,
+    objects: Vec<ListedObject>,
+}
+
+/// A key is not as the bundle says, or the HSM failed before that was known.
+struct KeyCheckError {
+    what: &'static str,
+    source: HsmError,
+}
+
+/// Whether the same question may have another answer soon.
+fn may_pass(error: &HsmError) -> bool {
+    match error.class() {
+        ErrorClass::RetryOnNewSession
+        | ErrorClass::LoginLost
+        | ErrorClass::TokenGone
+        | ErrorClass::DeviceSick
+        | ErrorClass::Busy
+        | ErrorClass::CircuitOpen => true,
+        ErrorClass::CallersFault
+        | ErrorClass::Deadline
+        | ErrorClass::NoAnswer
+        | ErrorClass::PinIncorrect
+        | ErrorClass::NotFound
+        | ErrorClass::Unsupported
+        | ErrorClass::Stopped => false,
     }
 }
 
