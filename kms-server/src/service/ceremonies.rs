@@ -30,6 +30,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+/// How often a custodian is taken to a ceremony that ends before they are in.
+const JOIN_TRIES: u32 = 5;
 /// Core signs that one custodian may have begun and not ended. Counted for each custodian, so that nobody can keep
 /// the others from theirs; a bundle has few custodians, so the workers stay few too.
 const CORE_SIGNS_BY_ONE_MAX: usize = 8;
@@ -216,15 +218,17 @@ impl Node {
                 "the node is unsealed; there is nothing to do",
             ));
         }
-        let (stream, ceremony) = self.enter(joining.kind, operation, &joining.custodian)?;
-        let (joined, has_joined) = oneshot::channel();
-        let presence = Presence { stream, ceremony };
-        let message =
-            ToCeremony::Join { stream, caller: caller.clone(), custodian: joining.custodian, events, joined };
-        let over = || ServiceError::new(Reason::CeremonyForeign, "that ceremony has just ended; start again");
-        presence.ceremony.send(message).map_err(|_| over())?;
-        has_joined.await.map_err(|_| over())?;
-        Ok(presence)
+        // A ceremony that ends in this moment takes nobody in. The next look begins another one.
+        for _ in 0..JOIN_TRIES {
+            let (stream, ceremony) = self.enter(joining.kind, operation, &joining.custodian)?;
+            let (joined, has_joined) = oneshot::channel();
+            let (caller, custodian, events) = (caller.clone(), joining.custodian.clone(), events.clone());
+            let message = ToCeremony::Join { stream, caller, custodian, events, joined };
+            if ceremony.send(message).is_ok() && has_joined.await.is_ok() {
+                return Ok(Presence { stream, ceremony });
+            }
+        }
+        Err(ServiceError::new(Reason::CeremonyForeign, "that ceremony has just ended; start again"))
     }
 
     /// Finds or starts the ceremony of one kind and operation.

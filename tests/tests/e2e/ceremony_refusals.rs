@@ -299,6 +299,18 @@ async fn an_answer_to_an_older_or_foreign_offer_is_refused() {
     audit::verify(deployment());
 }
 
+/// The last one who goes ends a ceremony. Who comes in that moment is in the next one.
+#[tokio::test]
+async fn who_comes_while_a_ceremony_ends_begins_the_next_one() {
+    let digest = digest("comings and goings");
+    // On a connection that is there, so that the one comes right after the other.
+    let rpc = Rpc::connect(deployment(), "custodian-3").await;
+    for _ in 0..200 {
+        let stream = JoinStream::begin(&rpc, core_sign("custodian-3", &digest)).await.expect("an offer");
+        drop(stream);
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_passphrase_is_a_sentence_and_nothing_is_sent() {
     let folder = deployment().folder();

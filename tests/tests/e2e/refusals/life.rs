@@ -210,15 +210,16 @@ async fn a_key_is_used_between_its_dates_and_its_row_follows() {
 async fn a_suspended_key_does_not_decrypt_because_it_expires() {
     let (mut rpc, mut app, mut expected) = (admin().await, app().await, Expected::default());
     let expires = Some(after_now(Duration::from_secs(5)));
-    let request = v1::CreateKeyRequest { expires, ..create("late", v1::Protection::HsmWrapped) };
+    let request = v1::CreateKeyRequest { expires, ..create("late-to-expire", v1::Protection::HsmWrapped) };
     rpc.keys.create_key(request).await.expect("creates");
-    let ciphertext = app.crypto.encrypt(encrypt("late")).await.expect("encrypts").into_inner().ciphertext;
-    command(&mut rpc, "suspend", "late").await.expect("suspends");
+    let ciphertext =
+        app.crypto.encrypt(encrypt("late-to-expire")).await.expect("encrypts").into_inner().ciphertext;
+    command(&mut rpc, "suspend", "late-to-expire").await.expect("suspends");
     tokio::time::sleep(Duration::from_millis(5_100)).await;
     expected.refusal(app.crypto.decrypt(decrypt(&ciphertext)).await, "KEY_STATE_FORBIDS", None);
-    let resumed = command(&mut rpc, "resume", "late").await.expect("resumes").into_inner();
+    let resumed = command(&mut rpc, "resume", "late-to-expire").await.expect("resumes").into_inner();
     assert_eq!(resumed.state(), v1::KeyState::Deactivated, "its time has passed meanwhile");
-    expected.refusal(app.crypto.encrypt(encrypt("late")).await, "KEY_STATE_FORBIDS", None);
+    expected.refusal(app.crypto.encrypt(encrypt("late-to-expire")).await, "KEY_STATE_FORBIDS", None);
     app.crypto.decrypt(decrypt(&ciphertext)).await.expect("decrypts");
     expected.are_all_recorded().await;
 }
