@@ -197,6 +197,11 @@ impl KeyState {
         matches!(self, KeyState::Active)
     }
 
+    /// Whether new ciphertext may be made now or some day.
+    pub const fn may_ever_encrypt(self) -> bool {
+        matches!(self, KeyState::Creating | KeyState::PreActive | KeyState::Active | KeyState::Suspended)
+    }
+
     /// Whether existing ciphertext may be opened.
     pub const fn can_decrypt(self) -> bool {
         matches!(self, KeyState::Active | KeyState::Deactivated)
@@ -209,7 +214,7 @@ impl KeyState {
 /// state into the key's row only makes it visible in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cryptoperiod {
-    /// From this time on a pre-active key is active. `None`: it waits for the command.
+    /// From this time on a pre-active key is active. `None`: it is active when its material exists.
     pub activates: Option<UnixMillis>,
     /// From this time on an active key decrypts only. `None`: it never expires.
     pub expires: Option<UnixMillis>,
@@ -328,7 +333,9 @@ mod tests {
                 history.check(state);
                 if let Ok(next) = state.apply(KeyCommand::ALL[command]) {
                     stored = next;
-                    history.check(period.state_at(stored, now));
+                    let after = period.state_at(stored, now);
+                    history.check(after);
+                    assert!(state.may_ever_encrypt() || !after.may_ever_encrypt(), "{state} is final for encryption");
                 }
             }
         }

@@ -61,10 +61,13 @@ pub(crate) fn run(live: &mut Live, partition: &Partition, part: Part) -> Result<
     }
 }
 
-/// Whether a part failed because the token answered an error, and not because it answered something wrong.
-pub(crate) fn is_refused_answer(error: &HsmError) -> bool {
+/// Whether a part failed because of the token's state, and neither because it answered something wrong nor because it
+/// lacks a mechanism.
+pub(crate) fn may_pass(error: &HsmError) -> bool {
     match error {
-        HsmError::SelfTest { source, .. } => source.is_some(),
+        HsmError::SelfTest { source, .. } => {
+            source.as_ref().is_some_and(|source| source.class() == ErrorClass::DeviceSick)
+        }
         error => matches!(error.class(), ErrorClass::RetryOnNewSession | ErrorClass::LoginLost),
     }
 }

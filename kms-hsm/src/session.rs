@@ -40,7 +40,7 @@ impl Pkcs11Session {
             for tries_left in (0..try_count).rev() {
                 match self.run(|live, partition, _| self_test::run(live, partition, part)) {
                     Ok(()) => break,
-                    Err(error) if tries_left > 0 && self_test::is_refused_answer(&error) => {
+                    Err(error) if tries_left > 0 && self_test::may_pass(&error) => {
                         tracing::warn!(?part, %error, "a part of the self-test is repeated");
                     }
                     Err(error) => return Err(error),
@@ -94,8 +94,8 @@ impl Pkcs11Session {
         })?;
         let logins = partition.login_count();
         let error = match operation(live, &partition, effect) {
-            // The token's own error says what to do, also with a session that is dead.
-            Err(CallError::Token(error)) => CallError::Token(error),
+            // It was closed by somebody, and must not be closed again.
+            Err(error) if is_session_dead(&error) => error,
             // Handles went with the old login, and a token may give their numbers to other objects: whatever the
             // answer is, it may be another object's.
             _ if !partition.has_held_login_since(logins) => HsmError::LoginLost { source: None }.into(),
@@ -115,10 +115,7 @@ impl Pkcs11Session {
             }
             return Err((error.into(), true));
         }
-        let is_session_dead = matches!(
-            &error,
-            CallError::Token(Pkcs11Error::Pkcs11(RvError::SessionHandleInvalid | RvError::SessionClosed, _))
-        );
+        let is_session_dead = is_session_dead(&error);
         let error = HsmError::from(error);
         let may_repeat = match error.class() {
             ErrorClass::RetryOnNewSession | ErrorClass::TokenGone => {
@@ -143,6 +140,13 @@ impl Pkcs11Session {
         };
         Err((error, may_repeat))
     }
+}
+
+fn is_session_dead(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Token(Pkcs11Error::Pkcs11(RvError::SessionHandleInvalid | RvError::SessionClosed, _))
+    )
 }
 
 impl HsmSession for Pkcs11Session {

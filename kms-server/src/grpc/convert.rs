@@ -131,24 +131,20 @@ pub fn token(text: String) -> Result<Option<String>, ServiceError> {
     }
 }
 
-/// The dates of a new key: both in the future, in their order, and within the calendar.
+/// The dates of a new key, in their order and within the calendar.
 ///
 /// # Errors
 /// `FIELD_INVALID`.
 pub fn period(
     activates: Option<prost_types::Timestamp>,
     expires: Option<prost_types::Timestamp>,
-    now: UnixMillis,
 ) -> Result<Cryptoperiod, ServiceError> {
     let date = |field, time: Option<prost_types::Timestamp>| match time {
         None => Ok(None),
         Some(time) if !(0..1_000_000_000).contains(&time.nanos) || time.seconds > SECONDS_MAX => {
             Err(ServiceError::field(field, "is no time before the year 10000"))
         }
-        Some(time) => match millis(&time) {
-            time if time <= now => Err(ServiceError::field(field, "must be in the future")),
-            time => Ok(Some(time)),
-        },
+        Some(time) => Ok(Some(millis(&time))),
     };
     let period =
         Cryptoperiod { activates: date("activates", activates)?, expires: date("expires", expires)? };

@@ -1,5 +1,4 @@
 use super::{Gate, convert};
-use crate::random::now;
 use crate::service::{CreateKey, ServiceError};
 use kms_core::id::KeyName;
 use kms_core::key::KeyCommand;
@@ -49,7 +48,7 @@ impl Keys for Gate {
                 spec: convert::spec(message.spec)?,
                 protection: convert::protection(message.protection)?,
                 idempotency_token: convert::token(message.idempotency_token)?,
-                period: convert::period(message.activates, message.expires, now())?,
+                period: convert::period(message.activates, message.expires)?,
             };
             Ok(convert::proto_key(&*node.create_key(&caller, &request).await?))
         })

@@ -196,12 +196,6 @@ impl Node {
             );
             return Err(ServiceError::new(Reason::CustodianUnknown, message));
         }
-        if let Some(until) = self.ceremonies.state().locks.locked_until(name, now()) {
-            let minutes = (until.0.saturating_sub(now().0)).div_ceil(60_000);
-            let message =
-                format!("custodian {name} is locked for {minutes} more minutes after three failures");
-            return Err(ServiceError::new(Reason::CustodianLocked, message));
-        }
         let operation = match (joining.kind, joining.operation) {
             (CeremonyKind::ServiceStart, None) => service_start_digest(&self.bundle, &self.name),
             (CeremonyKind::CoreSign, Some(operation)) => operation,
@@ -212,23 +206,46 @@ impl Node {
                 return Err(ServiceError::field("operation", "must be the 32-byte digest to sign"));
             }
         };
-        if joining.kind == CeremonyKind::ServiceStart && self.opened().is_some() {
+        for _ in 0..JOIN_TRIES {
+            self.check_may_join(joining.kind, name)?;
+            let entered = self.enter(joining.kind, operation, name)?;
+            let (joined, has_joined) = oneshot::channel();
+            // Made before the answer is there: a caller who goes away meanwhile leaves the ceremony with it.
+            let presence = Presence { stream: entered.stream, ceremony: entered.ceremony };
+            let message = ToCeremony::Join {
+                stream: presence.stream,
+                caller: caller.clone(),
+                custodian: name.clone(),
+                events: events.clone(),
+                joined,
+            };
+            if presence.ceremony.send(message).is_ok() && has_joined.await.is_ok() {
+                return Ok(presence);
+            }
+            // One that was ending takes nobody in, and the next look begins another. One that began with this custodian
+            // ended for a reason of its own.
+            if entered.is_new {
+                break;
+            }
+        }
+        Err(ServiceError::new(Reason::CeremonyForeign, "that ceremony has just ended; start again"))
+    }
+
+    /// What keeps a custodian out that may change from one moment to the next.
+    fn check_may_join(&self, kind: CeremonyKind, name: &CustodianName) -> Result<(), ServiceError> {
+        if let Some(until) = self.ceremonies.state().locks.locked_until(name, now()) {
+            let minutes = (until.0.saturating_sub(now().0)).div_ceil(60_000);
+            let message =
+                format!("custodian {name} is locked for {minutes} more minutes after three failures");
+            return Err(ServiceError::new(Reason::CustodianLocked, message));
+        }
+        if kind == CeremonyKind::ServiceStart && self.opened().is_some() {
             return Err(ServiceError::new(
                 Reason::AlreadyUnsealed,
                 "the node is unsealed; there is nothing to do",
             ));
         }
-        // A ceremony that ends in this moment takes nobody in. The next look begins another one.
-        for _ in 0..JOIN_TRIES {
-            let (stream, ceremony) = self.enter(joining.kind, operation, &joining.custodian)?;
-            let (joined, has_joined) = oneshot::channel();
-            let (caller, custodian, events) = (caller.clone(), joining.custodian.clone(), events.clone());
-            let message = ToCeremony::Join { stream, caller, custodian, events, joined };
-            if ceremony.send(message).is_ok() && has_joined.await.is_ok() {
-                return Ok(Presence { stream, ceremony });
-            }
-        }
-        Err(ServiceError::new(Reason::CeremonyForeign, "that ceremony has just ended; start again"))
+        Ok(())
     }
 
     /// Finds or starts the ceremony of one kind and operation.
@@ -237,13 +254,13 @@ impl Node {
         kind: CeremonyKind,
         operation: Digest32,
         custodian: &CustodianName,
-    ) -> Result<(u64, mpsc::UnboundedSender<ToCeremony>), ServiceError> {
+    ) -> Result<Entered, ServiceError> {
         let key = (kind.name(), operation);
         let mut state = self.ceremonies.state();
         state.next_stream += 1;
         let stream = state.next_stream;
         if let Some(running) = state.running.get(&key).filter(|running| !running.ceremony.is_closed()) {
-            return Ok((stream, running.ceremony.clone()));
+            return Ok(Entered { stream, ceremony: running.ceremony.clone(), is_new: false });
         }
         // A node has one service start, and it always has a place.
         let is_own_core_sign = |(key, running): &(&CeremonyKey, &Running)| {
@@ -268,8 +285,16 @@ impl Node {
             present: Vec::new(),
         };
         tokio::spawn(task.run(receiver));
-        Ok((stream, sender))
+        Ok(Entered { stream, ceremony: sender, is_new: true })
     }
+}
+
+/// A place in a ceremony that a custodian has not yet taken.
+struct Entered {
+    stream: u64,
+    ceremony: mpsc::UnboundedSender<ToCeremony>,
+    /// It begins with this custodian.
+    is_new: bool,
 }
 
 struct Stream {

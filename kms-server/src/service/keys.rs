@@ -1,4 +1,4 @@
-//! The life of keys: create, describe, list, rotate, suspend, resume.
+//! The life of keys: create, describe, list, rotate, and every change of state.
 
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
@@ -100,6 +100,8 @@ impl Node {
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
             return self.answer_again(open, key_id, Action::CreateKey, caller).await;
         }
+        // After the look for an earlier request: a repeated one is the same request when its dates have come.
+        check_dates(&request.period, now())?;
         let by_name = KeySelector::Name(request.name.clone());
         match open.find(&self.database, tenant, &by_name).await {
             Ok(_) => return Err(key_exists(&request.name)),
@@ -197,9 +199,7 @@ impl Node {
         for _ in 0..DECISION_COUNT_MAX {
             let found = open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?;
             let entry = found.key;
-            let Some(creating) = entry.versions.iter().find(|one| one.state == KeyState::Creating) else {
-                return Ok(entry);
-            };
+            let Some(creating) = entry.unfinished_versions().next() else { return Ok(entry) };
             let record = self
                 .record("key.complete", Outcome::Done, caller)
                 .key(key_id, Some(creating.version))
@@ -290,7 +290,7 @@ impl Node {
     ) -> Result<(), ServiceError> {
         for found in self.database.unfinished_keys(&open.row_mac).await? {
             let entry = KeyEntry { row: found.key, versions: found.versions };
-            for creating in entry.versions.iter().filter(|one| one.state == KeyState::Creating) {
+            for creating in entry.unfinished_versions() {
                 let record = self
                     .own_record("key.complete", Outcome::Done)
                     .key(entry.row.key_id, Some(creating.version))
@@ -379,7 +379,7 @@ impl Node {
                 return self.answer_again(open, key_id, Action::RotateKey, caller).await;
             }
             let rotatable = |entry: &KeyEntry| {
-                let is_creating = entry.versions.iter().any(|one| one.state == KeyState::Creating);
+                let is_creating = entry.unfinished_versions().next().is_some();
                 let state = entry.row.state_at(now());
                 if !is_creating && state != KeyState::Active {
                     let name = &entry.row.name;
@@ -469,7 +469,7 @@ impl Node {
         Err(contention())
     }
 
-    /// Writes what a date has done to a key into its row; `tenant` and `key_id` may be anything.
+    /// Writes what a date has done to a key into its row. `tenant` and `key_id` need not be authenticated.
     async fn write_due_state(
         &self,
         open: &Open,
@@ -497,20 +497,33 @@ impl Node {
 
     /// Writes what dates do to keys into their rows until the node is sealed. The dates count without it.
     pub(super) async fn follow_dates(self: Arc<Self>, open: Weak<Open>) {
+        // Where the last page ended: keys that cannot be written must not keep the others from being seen.
+        let mut after = None;
         loop {
-            let Some(opened) = open.upgrade() else { return };
-            match self.database.due_keys(now(), DUE_KEYS_MAX).await {
-                Err(error) => tracing::warn!(error = %crate::chain(&error), "the keys' dates cannot be read"),
-                Ok(due) => {
-                    for (tenant, key) in due {
-                        if let Err(error) = self.write_due_state(&opened, &tenant, key).await {
-                            tracing::error!(%key, %error, "a key's state cannot be written; its date counts anyway");
-                        }
-                    }
+            // Sealing waits for whoever holds the unsealed state: it is held for one key at a time.
+            if open.strong_count() == 0 || self.opened().is_none() {
+                return;
+            }
+            let due =
+                self.database.due_keys(now(), after.as_ref(), DUE_KEYS_MAX).await.unwrap_or_else(|error| {
+                    tracing::warn!(error = %crate::chain(&error), "the keys' dates cannot be read");
+                    Vec::new()
+                });
+            let (mut failed, mut last_error) = (0, None);
+            for (tenant, key) in &due {
+                let Some(opened) = open.upgrade().filter(|_| self.opened().is_some()) else { return };
+                if let Err(error) = self.write_due_state(&opened, tenant, *key).await {
+                    (failed, last_error) = (failed + 1, Some((*key, error)));
                 }
             }
-            drop(opened);
-            tokio::time::sleep(DATES_ROUND).await;
+            if let Some((key, error)) = last_error {
+                tracing::error!(failed, %key, %error, "the state of keys cannot be written; their dates count anyway");
+            }
+            let is_last_page = due.len() < DUE_KEYS_MAX as usize;
+            after = if is_last_page { None } else { due.into_iter().last() };
+            if is_last_page {
+                tokio::time::sleep(DATES_ROUND).await;
+            }
         }
     }
 
@@ -581,6 +594,16 @@ fn complete(state: KeyState, period: &Cryptoperiod) -> Result<KeyState, ServiceE
         Some(_) => Ok(state),
         None => state.apply(KeyCommand::Activate).map_err(transition),
     }
+}
+
+/// The dates of a new key lie in the future.
+fn check_dates(period: &Cryptoperiod, now: UnixMillis) -> Result<(), ServiceError> {
+    for (field, date) in [("activates", period.activates), ("expires", period.expires)] {
+        if date.is_some_and(|date| date <= now) {
+            return Err(ServiceError::field(field, "must be in the future"));
+        }
+    }
+    Ok(())
 }
 
 /// A record that tells the dates of a key, where there are any.

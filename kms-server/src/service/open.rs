@@ -3,11 +3,12 @@
 //! Everything in here is wiped when the last reference goes, which sealing waits for.
 
 use super::ServiceError;
+use crate::random::now;
 use crate::store::{Database, KeyRow, Material, RowMac, VersionRow};
 use kms_core::bundle::Bundle;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
-use kms_core::key::KeySpec;
+use kms_core::key::{KeySpec, KeyState};
 use kms_core::reason::Reason;
 use kms_hsm::{HsmError, HsmSession, LockedBytes, Pool, Sealed};
 use std::collections::HashMap;
@@ -40,6 +41,12 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
+    /// Versions whose creation was begun, and is worth finishing: not those of a key that never encrypts again.
+    pub fn unfinished_versions(&self) -> impl Iterator<Item = &VersionRow> {
+        let is_worth_it = self.row.state_at(now()).may_ever_encrypt();
+        self.versions.iter().filter(move |version| is_worth_it && version.state == KeyState::Creating)
+    }
+
     /// One version.
     ///
     /// # Errors

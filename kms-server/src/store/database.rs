@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
-pub const SCHEMA_VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("../../migrations/1.sql");
+pub const SCHEMA_VERSION: i64 = 2;
+const SCHEMA: &str = include_str!("../../migrations/2.sql");
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// SQLite's result code `SQLITE_NOTADB`.
@@ -54,11 +54,12 @@ pub enum DatabaseError {
     /// It is of another deployment.
     #[error("the database belongs to another deployment than the bundle")]
     Foreign,
-    /// It was written by a newer server.
+    /// It was written by a newer server, or by one from before the first release.
     #[error(
-        "the database has schema {found}; this server knows {known} and must not touch it: use a newer server"
+        "the database has schema {found}; this server knows {known} alone and must not touch it: use the server that \
+         wrote it, or a newer one"
     )]
-    Newer {
+    OtherSchema {
         /// Schema of the database.
         found: i64,
         /// Schema of this build.
@@ -256,7 +257,7 @@ async fn check(
         .map_err(|source| refused(url, source))?;
     let found: i64 = row.try_get(0)?;
     if found != SCHEMA_VERSION {
-        return Err(DatabaseError::Newer { found, known: SCHEMA_VERSION });
+        return Err(DatabaseError::OtherSchema { found, known: SCHEMA_VERSION });
     }
     let cluster_id: Vec<u8> = row.try_get(1)?;
     if cluster_id != bundle.cluster_id {

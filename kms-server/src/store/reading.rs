@@ -163,21 +163,26 @@ impl Database {
         Ok(keys)
     }
 
-    /// Keys whose date has come while their rows still say the state before it, at most `count_max`. Nothing here is
-    /// authenticated: look at each key before anything is done to it.
+    /// Keys whose date has come while their rows still say the state before it, at most `count_max` in a fixed order, after
+    /// a key. Nothing here is authenticated: look at each key before anything is done to it.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer or was changed.
     pub async fn due_keys(
         &self,
         now: UnixMillis,
+        after: Option<&(TenantName, KeyId)>,
         count_max: u32,
     ) -> Result<Vec<(TenantName, KeyId)>, DatabaseError> {
+        let (tenant, key_id) = after.map(|(tenant, id)| (tenant.as_str(), id.0.to_vec())).unwrap_or_default();
         let rows = sqlx::query(
-            "SELECT tenant, key_id FROM keys WHERE (state = 'PRE_ACTIVE' AND activates <= $1) \
-             OR (state = 'ACTIVE' AND expires <= $1) LIMIT $2",
+            "SELECT tenant, key_id FROM keys WHERE ((state = 'PRE_ACTIVE' AND activates <= $1) \
+             OR (state = 'ACTIVE' AND expires <= $1)) AND (tenant > $2 OR (tenant = $2 AND key_id > $3)) \
+             ORDER BY tenant, key_id LIMIT $4",
         )
         .bind(to_i64(now.0))
+        .bind(tenant)
+        .bind(key_id)
         .bind(i64::from(count_max))
         .fetch_all(&self.pool)
         .await?;

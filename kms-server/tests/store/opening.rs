@@ -52,9 +52,9 @@ pub async fn foreign(place: Place) {
 
 pub async fn newer(place: Place) {
     place.create().await;
-    place.tamper("UPDATE meta SET schema_version = 2").await;
+    place.tamper("UPDATE meta SET schema_version = 3").await;
     let opened = Database::open(&place.url, &place.deployment.bundle).await;
-    assert!(matches!(opened, Err(DatabaseError::Newer { found: 2, known: 1 })), "{opened:?}");
+    assert!(matches!(opened, Err(DatabaseError::OtherSchema { found: 3, known: 2 })), "{opened:?}");
 }
 
 pub async fn at_once(place: Place) {

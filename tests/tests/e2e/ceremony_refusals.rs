@@ -19,6 +19,7 @@ use kms_tests::{
     Custodian, Deployment, JoinStream, LogEntry, Options, Outsider, PinWatch, Refused, Rpc, audit,
 };
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tonic::Code;
 
 fn deployment() -> &'static Deployment {
@@ -308,6 +309,53 @@ async fn who_comes_while_a_ceremony_ends_begins_the_next_one() {
     for _ in 0..200 {
         let stream = JoinStream::begin(&rpc, core_sign("custodian-3", &digest)).await.expect("an offer");
         drop(stream);
+    }
+}
+
+/// Opening takes its time. Who comes meanwhile is told how it ended, and waits in no other ceremony.
+#[tokio::test]
+async fn who_comes_while_the_node_opens_hears_that_it_is_open() {
+    let deployment = Deployment::start(Options { sealed: true, ..Options::default() });
+    let slow =
+        "format = 1\n[[rule]]\nfunctions = [\"C_FindObjectsInit\"]\naction = \"delay\"\ndelay_us = 200000\n";
+    std::fs::write(deployment.state("tokens/control.toml"), slow).expect("the fault is scripted");
+    let third = Rpc::connect(&deployment, "custodian-3").await;
+    let mut streams = Vec::new();
+    for name in ["custodian-1", "custodian-2"] {
+        let custodian = Custodian::open(&deployment, name);
+        let rpc = Rpc::connect(&deployment, name).await;
+        let stream = JoinStream::begin(&rpc, service_start(name)).await.expect("an offer");
+        stream.contribute(&custodian.answer(&stream.offer)).await;
+        streams.push(stream);
+    }
+    // The worker has the second share, or will have it at once.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let begin = Instant::now();
+    let refused = JoinStream::begin(&third, service_start("custodian-3")).await.expect_err("it opens");
+    is(&refused, "ALREADY_UNSEALED", Code::FailedPrecondition);
+    assert!(begin.elapsed() > Duration::from_millis(100), "it was opening when the third came");
+    for mut stream in streams {
+        stream.result().await.expect("the node is open");
+    }
+}
+
+/// A caller who goes away while the worker starts has left the ceremony, which ends with them: a ninth would be refused
+/// beside eight that live on.
+#[tokio::test]
+async fn who_goes_away_while_the_ceremony_starts_is_not_in_it() {
+    let rpc = Rpc::connect(deployment(), "custodian-3").await;
+    for number in 0..8 {
+        let digest = digest(&format!("a hasty custodian {number}"));
+        let joining = JoinStream::begin(&rpc, core_sign("custodian-3", &digest));
+        let joined = tokio::time::timeout(Duration::from_millis(3), joining).await;
+        assert!(joined.is_err(), "no worker starts that fast");
+    }
+    let last = digest("a custodian with patience");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(refused) = JoinStream::begin(&rpc, core_sign("custodian-3", &last)).await {
+        assert_eq!(refused.reason, "OVERLOADED", "{refused:?}");
+        assert!(Instant::now() < deadline, "the ceremonies that were left go on: {refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

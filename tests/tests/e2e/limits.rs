@@ -16,7 +16,7 @@ use tonic_types::StatusExt;
 /// How long a slow call takes: long enough for everything that a test does meanwhile.
 const SLOW: Duration = Duration::from_secs(4);
 /// A refusal does not wait for anything.
-const AT_ONCE: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A call that is inside the HSM for [`SLOW`].
 fn start_slow_call(rpc: &Rpc) -> JoinHandle<Result<v1::EncryptResponse, Status>> {

@@ -163,8 +163,9 @@ async fn a_key_is_used_between_its_dates_and_its_row_follows() {
     let (mut rpc, mut app, mut expected) = (admin().await, app().await, Expected::default());
     let start = SystemTime::now();
     let request = v1::CreateKeyRequest {
-        activates: Some(after_now(Duration::from_secs(2))),
-        expires: Some(after_now(Duration::from_secs(5))),
+        activates: Some(after_now(Duration::from_secs(5))),
+        expires: Some(after_now(Duration::from_secs(10))),
+        idempotency_token: "dated".into(),
         ..create("dated", v1::Protection::HsmResident)
     };
     let created = rpc.keys.create_key(request.clone()).await.expect("creates").into_inner();
@@ -176,17 +177,19 @@ async fn a_key_is_used_between_its_dates_and_its_row_follows() {
         tokio::time::sleep(left.duration_since(SystemTime::now()).unwrap_or_default()).await;
     };
     // The dates count at once: no row needs to be written for it.
-    until(2).await;
+    until(5).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let ciphertext =
         app.crypto.encrypt(encrypt("dated")).await.expect("its date has come").into_inner().ciphertext;
-    until(5).await;
+    until(10).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     expected.refusal(app.crypto.encrypt(encrypt("dated")).await, "KEY_STATE_FORBIDS", None);
     let opened = app.crypto.decrypt(decrypt(&ciphertext)).await.expect("an expired key decrypts");
     assert_eq!(opened.into_inner().plaintext, b"salary");
     let described = rpc.keys.describe_key(v1::DescribeKeyRequest { key: "dated".into() }).await;
     assert_eq!(described.expect("describes").into_inner().state(), v1::KeyState::Deactivated);
+    let repeated = rpc.keys.create_key(request).await.expect("the same request, though its dates have come");
+    assert_eq!(repeated.into_inner().key_id, created.key_id);
     let rotate = v1::RotateKeyRequest { key: "dated".into(), ..Default::default() };
     expected.refusal(rpc.keys.rotate_key(rotate).await, "KEY_STATE_FORBIDS", None);
 

@@ -42,6 +42,8 @@ CREATE TABLE keys (
   PRIMARY KEY (tenant, key_id),
   UNIQUE (tenant, name)
 );
+CREATE INDEX keys_activates ON keys (activates);
+CREATE INDEX keys_expires ON keys (expires);
 CREATE TABLE key_versions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,
