@@ -32,6 +32,8 @@ pub mod v1 {
 #[cfg(test)]
 mod tests {
     use super::v1;
+    use prost::Message;
+    use std::collections::BTreeSet;
 
     #[test]
     fn debug_of_a_message_with_a_secret_does_not_show_it() {
@@ -44,5 +46,73 @@ mod tests {
         };
         let shown = format!("{response:?}");
         assert!(shown.contains("key_version: 1") && !shown.contains("171") && !shown.contains("plaintext"));
+    }
+
+    /// Every field, enum value and method, in order, as `proto/published.txt` lists them.
+    fn interface() -> Vec<String> {
+        let files =
+            prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).expect("our own descriptors");
+        let mut lines = Vec::new();
+        for file in files.file.iter().filter(|file| file.package() == "kms.v1") {
+            for message in &file.message_type {
+                assert!(message.nested_type.is_empty() && message.enum_type.is_empty(), "{}", message.name());
+                for field in &message.field {
+                    let (label, kind) = (field.label().as_str_name(), field.r#type().as_str_name());
+                    let (label, kind) =
+                        (label.trim_start_matches("LABEL_"), kind.trim_start_matches("TYPE_"));
+                    let oneof = field.oneof_index.map(|_| " in a oneof").unwrap_or_default();
+                    let (of, name, number) = (message.name(), field.name(), field.number());
+                    let described = format!("{label} {kind} {}", field.type_name()).to_lowercase();
+                    lines.push(format!("{of}.{name} = {number}: {}{oneof}", described.trim_end()));
+                }
+            }
+            for choice in &file.enum_type {
+                for value in &choice.value {
+                    lines.push(format!("{}.{} = {}", choice.name(), value.name(), value.number()));
+                }
+            }
+            for service in &file.service {
+                for method in &service.method {
+                    let stream = |is_stream| if is_stream { "stream " } else { "" };
+                    let (takes, gives) = (method.input_type(), method.output_type());
+                    let (of, name) = (service.name(), method.name());
+                    let (up, down) = (stream(method.client_streaming()), stream(method.server_streaming()));
+                    lines.push(format!("{of}.{name}({up}{takes}) gives {down}{gives}"));
+                }
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn nothing_that_was_published_has_changed_and_what_is_new_is_listed() {
+        let published: BTreeSet<&str> = include_str!("../published.txt").lines().collect();
+        let interface = interface();
+        let present: BTreeSet<&str> = interface.iter().map(String::as_str).collect();
+        let gone: Vec<_> = published.difference(&present).collect();
+        let new: Vec<_> = present.difference(&published).copied().collect();
+        assert!(gone.is_empty(), "docs/proto.md forbids that these change or disappear: {gone:#?}");
+        assert!(new.is_empty(), "add to proto/published.txt:\n{}", new.join("\n"));
+    }
+
+    #[test]
+    fn every_enum_begins_with_unspecified_and_its_values_carry_its_name() {
+        let files =
+            prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).expect("our own descriptors");
+        for choice in
+            files.file.iter().filter(|file| file.package() == "kms.v1").flat_map(|file| &file.enum_type)
+        {
+            let mut prefix = String::new();
+            for letter in choice.name().chars() {
+                if letter.is_uppercase() && !prefix.is_empty() {
+                    prefix.push('_');
+                }
+                prefix.extend(letter.to_uppercase());
+            }
+            let names: Vec<&str> = choice.value.iter().map(|value| value.name()).collect();
+            assert_eq!(names.first(), Some(&format!("{prefix}_UNSPECIFIED").as_str()));
+            assert!(names.iter().all(|name| name.starts_with(&format!("{prefix}_"))), "{names:?}");
+        }
     }
 }
