@@ -60,6 +60,10 @@ pub(crate) fn key_state(number: i32) -> Result<KeyState, ClientError> {
         Ok(v1::KeyState::PreActive) => Ok(KeyState::PreActive),
         Ok(v1::KeyState::Archived) => Ok(KeyState::Archived),
         Ok(v1::KeyState::Compromised) => Ok(KeyState::Compromised),
+        Ok(v1::KeyState::DestroyPending) => Ok(KeyState::DestroyPending),
+        Ok(v1::KeyState::Destroying) => Ok(KeyState::Destroying),
+        Ok(v1::KeyState::Destroyed) => Ok(KeyState::Destroyed),
+        Ok(v1::KeyState::DestroyedCompromised) => Ok(KeyState::DestroyedCompromised),
         Ok(v1::KeyState::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key state {number} is unknown")))
         }

@@ -3,6 +3,8 @@
 use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
+use kms_core::codec;
+use kms_core::destruction::SignedDestruction;
 use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
 use kms_proto::v1;
@@ -72,10 +74,12 @@ pub struct Key {
     pub revision: u64,
     /// What the protection means for backup and loss, in a sentence.
     pub protection_note: String,
+    /// Its destruction, where one is scheduled or was done.
+    pub destruction: Option<KeyDestruction>,
 }
 
 /// One version of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// From 1.
     pub number: KeyVersion,
@@ -83,6 +87,50 @@ pub struct Version {
     pub state: KeyState,
     /// When it was made.
     pub created: UnixMillis,
+    /// The first bytes of a zero block encrypted under it; empty where they are not known.
+    pub check_value: Vec<u8>,
+    /// Its own destruction, where one is scheduled or was done.
+    pub destruction: Option<KeyDestruction>,
+}
+
+/// A destruction that is scheduled or was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDestruction {
+    /// The state before it was scheduled.
+    pub state_before: KeyState,
+    /// The end of the window to cancel it; once destroyed, the time of that.
+    pub time: UnixMillis,
+    /// When it was asked for.
+    pub asked: UnixMillis,
+    /// The URI of the principal that asked for it.
+    pub asked_by: String,
+}
+
+/// How one version of a key was used, as far as the log goes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionUse {
+    /// The version.
+    pub number: KeyVersion,
+    /// Data keys made under it. The service keeps none of them: each may still be needed.
+    pub data_keys: u64,
+    /// How often something was encrypted.
+    pub encryptions: u64,
+    /// How often something was decrypted, data keys among it.
+    pub decryptions: u64,
+    /// When it was last used.
+    pub last_used: UnixMillis,
+    /// The URI of the principal that used it last.
+    pub last_used_by: String,
+}
+
+fn destruction(found: Option<v1::Destruction>) -> Result<Option<KeyDestruction>, ClientError> {
+    let Some(found) = found else { return Ok(None) };
+    Ok(Some(KeyDestruction {
+        state_before: convert::key_state(found.state_before)?,
+        time: convert::time(found.time, "a destruction")?,
+        asked: convert::time(found.asked, "the request for a destruction")?,
+        asked_by: found.asked_by,
+    }))
 }
 
 impl TryFrom<v1::Key> for Key {
@@ -94,6 +142,8 @@ impl TryFrom<v1::Key> for Key {
                 number: convert::key_version(version.version)?,
                 state: convert::key_state(version.state)?,
                 created: convert::time(version.created, "a key version")?,
+                check_value: version.check_value,
+                destruction: destruction(version.destruction)?,
             })
         };
         Ok(Self {
@@ -113,6 +163,7 @@ impl TryFrom<v1::Key> for Key {
             creator: key.creator,
             revision: key.revision,
             protection_note: key.protection_note,
+            destruction: destruction(key.destruction)?,
         })
     }
 }
@@ -285,5 +336,78 @@ impl Client {
         })
         .await?
         .try_into()
+    }
+
+    /// Stops every use of a key or version at once, and destroys it when the window is over. Not repeated by itself: it
+    /// carries no token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`, `FIELD_INVALID`: the window is not 7 to 30 days.
+    pub async fn schedule_destruction(&self, key: &KeyRef, window_days: u32) -> Result<Key, ClientError> {
+        let request = v1::ScheduleDestructionRequest { key: key.to_string(), window_days };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.schedule_destruction(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// Keeps a key or version after all; it is suspended then if it was active. Not repeated by itself: it carries no
+    /// token.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`: nothing is scheduled, or the window is over.
+    pub async fn cancel_destruction(&self, key: &KeyRef) -> Result<Key, ClientError> {
+        let request = v1::CancelDestructionRequest { key: key.to_string() };
+        self.call(Repeat::Never, &request, |mut stubs, request| async move {
+            stubs.keys.cancel_destruction(request).await
+        })
+        .await?
+        .try_into()
+    }
+
+    /// How a key was used: what to know before destroying it. The service reads its whole log for this.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `DEADLINE_EXCEEDED`: the log is too long for the deadline.
+    pub async fn usage_report(&self, key: &KeyRef) -> Result<Vec<VersionUse>, ClientError> {
+        let request = v1::GetUsageReportRequest { key: key.to_string() };
+        let usage = self
+            .call(Repeat::Safe, &request, |mut stubs, request| async move {
+                stubs.keys.get_usage_report(request).await
+            })
+            .await?;
+        let version = |version: v1::VersionUse| {
+            Ok(VersionUse {
+                number: convert::key_version(version.version)?,
+                data_keys: version.data_keys,
+                encryptions: version.encryptions,
+                decryptions: version.decryptions,
+                last_used: convert::time(version.last_used, "the last use of a version")?,
+                last_used_by: version.last_used_by,
+            })
+        };
+        usage.versions.into_iter().map(version).collect()
+    }
+
+    /// The signed certificates of what was destroyed of a key, oldest first. [`SignedDestruction::verify`] checks one with
+    /// nothing but the bundle.
+    ///
+    /// # Errors
+    /// `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`: nothing is destroyed.
+    pub async fn destruction_certificates(
+        &self,
+        key: &KeyRef,
+    ) -> Result<Vec<SignedDestruction>, ClientError> {
+        let request = v1::GetDestructionCertificatesRequest { key: key.to_string() };
+        let answer = self
+            .call(Repeat::Safe, &request, |mut stubs, request| async move {
+                stubs.keys.get_destruction_certificates(request).await
+            })
+            .await?;
+        let certificate = |bytes: &Vec<u8>| {
+            codec::open(bytes).map_err(|error| ClientError::malformed(format!("a certificate {error}")))
+        };
+        answer.certificates.iter().map(certificate).collect()
     }
 }

@@ -21,6 +21,6 @@ pub use bundle::{BundleFileError, load_bundle};
 pub use connect::{Client, ConnectOptions};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
 pub use error::ClientError;
-pub use keys::{CreateKey, IdempotencyToken, Key, Version};
+pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
 pub use profile::{Profile, ProfileError};
 pub use system::{SealState, Status, WhoAmI};

@@ -6,7 +6,8 @@
 
 use crate::asymmetric::{PublicKey, Signature};
 use crate::id::{
-    ClusterName, CustodianName, HsmObjectId, KeyId, KeyVersion, NodeName, Principal, TenantName, UnixMillis,
+    ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
+    UnixMillis,
 };
 use crate::key::KeySpec;
 use crate::suite::{Digest32, Suite};
@@ -161,6 +162,7 @@ as_bytes!(HsmObjectId, 16, |bytes| Some(HsmObjectId(bytes)), |value| &value.0);
 as_bytes!(PublicKey, 65, |bytes| PublicKey::from_sec1(&bytes), |value| value.as_bytes());
 as_bytes!(Signature, 64, |bytes| Some(Signature(bytes)), |value| &value.0);
 as_text!(TenantName, |text| TenantName::parse(text).ok(), |value| value.as_str().into());
+as_text!(KeyName, |text| KeyName::parse(text).ok(), |value| value.as_str().into());
 as_text!(CustodianName, |text| CustodianName::parse(text).ok(), |value| value.as_str().into());
 as_text!(NodeName, |text| NodeName::parse(text).ok(), |value| value.as_str().into());
 as_text!(ClusterName, |text| ClusterName::parse(text).ok(), |value| value.as_str().into());

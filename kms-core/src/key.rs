@@ -92,8 +92,9 @@ impl Protection {
 /// States of a key and of each of its versions (NIST SP 800-57 part 1, section 7).
 ///
 /// `Creating` comes before the states of the standard: the row exists so that a crash cannot lose the
-/// object in the HSM, and nothing can use it yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// object in the HSM, and nothing can use it yet. `Destroying` is its counterpart: from here on the
+/// material may be gone, and nothing leads back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// The row is committed, the HSM object may or may not exist.
     Creating,
@@ -109,10 +110,18 @@ pub enum KeyState {
     Archived,
     /// Somebody else may know the material. It does nothing and never comes back.
     Compromised,
+    /// Does nothing; is destroyed at a date unless that is cancelled before.
+    DestroyPending,
+    /// The date has come: the material is being erased.
+    Destroying,
+    /// The material is gone; name, history and certificate stay.
+    Destroyed,
+    /// Destroyed, and somebody else may have known the material.
+    DestroyedCompromised,
 }
 
 /// What can be asked of a key or version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyCommand {
     /// The material exists.
     Complete,
@@ -130,6 +139,14 @@ pub enum KeyCommand {
     Recover,
     /// The material may be known to somebody else.
     Compromise,
+    /// Stop every use at once, and destroy the material at this time.
+    ScheduleDestruction(UnixMillis),
+    /// Keep the key after all.
+    CancelDestruction,
+    /// The date of the destruction has come.
+    Destroy,
+    /// The material was erased at this time.
+    Finish(UnixMillis),
 }
 
 /// The command is not allowed from the state.
@@ -142,9 +159,90 @@ pub struct TransitionError {
     pub command: KeyCommand,
 }
 
+/// A destruction that is scheduled, or was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destruction {
+    /// The state before it was scheduled; a key or version that was marked as compromised since counts as that.
+    pub before: KeyState,
+    /// The end of the window in which it can be cancelled; when the material is gone, the time of that.
+    pub time: UnixMillis,
+}
+
+/// The state of a key or version, as it was last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The state.
+    pub state: KeyState,
+    /// Present exactly in [`KeyState::DestroyPending`] and the three states after it.
+    pub destruction: Option<Destruction>,
+}
+
+impl From<KeyState> for Standing {
+    /// A state without a destruction.
+    fn from(state: KeyState) -> Self {
+        Self { state, destruction: None }
+    }
+}
+
+impl Standing {
+    /// A standing as it was stored; `None` when state and destruction do not go together.
+    pub fn from_parts(state: KeyState, destruction: Option<Destruction>) -> Option<Self> {
+        (state.has_destruction() == destruction.is_some()).then_some(Self { state, destruction })
+    }
+
+    /// The state table of docs/key-states.md.
+    ///
+    /// # Errors
+    /// [`TransitionError`] for every pair that is not in the table.
+    pub fn apply(self, command: KeyCommand) -> Result<Self, TransitionError> {
+        use KeyCommand as C;
+        use KeyState as S;
+        let state = match (self.state, command, self.destruction) {
+            (S::Creating, C::Complete, _) => S::PreActive,
+            (S::PreActive, C::Activate, _) | (S::Suspended, C::Resume, _) => S::Active,
+            (S::Active, C::Suspend, _) => S::Suspended,
+            (S::Active | S::Suspended, C::Deactivate, _) | (S::Archived, C::Recover, _) => S::Deactivated,
+            (S::Deactivated, C::Archive, _) => S::Archived,
+            (S::PreActive | S::Active | S::Suspended | S::Deactivated | S::Archived, C::Compromise, _) => {
+                S::Compromised
+            }
+            (before, C::ScheduleDestruction(time), None) => {
+                let destruction = Some(Destruction { before, time });
+                return Ok(Self { state: S::DestroyPending, destruction });
+            }
+            (S::DestroyPending, C::CancelDestruction, Some(destruction)) => match destruction.before {
+                // Nobody shall find a key encrypting that they knew to be on its way out.
+                S::Active => S::Suspended,
+                before => before,
+            },
+            (S::DestroyPending, C::Destroy, Some(_)) => {
+                return Ok(Self { state: S::Destroying, ..self });
+            }
+            (S::Destroying, C::Finish(time), Some(destruction)) => {
+                let state = match destruction.before {
+                    S::Compromised => S::DestroyedCompromised,
+                    _ => S::Destroyed,
+                };
+                return Ok(Self { state, destruction: Some(Destruction { time, ..destruction }) });
+            }
+            (
+                state @ (S::DestroyPending | S::Destroying | S::Destroyed),
+                C::Compromise,
+                Some(destruction),
+            ) if destruction.before != S::Compromised => {
+                let state = if state == S::Destroyed { S::DestroyedCompromised } else { state };
+                let destruction = Destruction { before: S::Compromised, ..destruction };
+                return Ok(Self { state, destruction: Some(destruction) });
+            }
+            (from, command, _) => return Err(TransitionError { from, command }),
+        };
+        Ok(state.into())
+    }
+}
+
 impl KeyState {
     /// Every state, in the order of the table.
-    pub const ALL: [KeyState; 7] = [
+    pub const ALL: [KeyState; 11] = [
         KeyState::Creating,
         KeyState::PreActive,
         KeyState::Active,
@@ -152,6 +250,10 @@ impl KeyState {
         KeyState::Deactivated,
         KeyState::Archived,
         KeyState::Compromised,
+        KeyState::DestroyPending,
+        KeyState::Destroying,
+        KeyState::Destroyed,
+        KeyState::DestroyedCompromised,
     ];
 
     /// The name used in records, messages and the database.
@@ -164,6 +266,10 @@ impl KeyState {
             KeyState::Deactivated => "DEACTIVATED",
             KeyState::Archived => "ARCHIVED",
             KeyState::Compromised => "COMPROMISED",
+            KeyState::DestroyPending => "DESTROY_PENDING",
+            KeyState::Destroying => "DESTROYING",
+            KeyState::Destroyed => "DESTROYED",
+            KeyState::DestroyedCompromised => "DESTROYED_COMPROMISED",
         }
     }
 
@@ -172,32 +278,12 @@ impl KeyState {
         KeyState::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// The state table of docs/key-states.md.
-    ///
-    /// # Errors
-    /// [`TransitionError`] for every pair that is not in the table.
-    pub fn apply(self, command: KeyCommand) -> Result<KeyState, TransitionError> {
-        use KeyCommand as C;
-        use KeyState as S;
-        match (self, command) {
-            (S::Creating, C::Complete) => Ok(S::PreActive),
-            (S::PreActive, C::Activate) | (S::Suspended, C::Resume) => Ok(S::Active),
-            (S::Active, C::Suspend) => Ok(S::Suspended),
-            (S::Active | S::Suspended, C::Deactivate) | (S::Archived, C::Recover) => Ok(S::Deactivated),
-            (S::Deactivated, C::Archive) => Ok(S::Archived),
-            (S::PreActive | S::Active | S::Suspended | S::Deactivated | S::Archived, C::Compromise) => {
-                Ok(S::Compromised)
-            }
-            (from, command) => Err(TransitionError { from, command }),
-        }
-    }
-
     /// Whether new ciphertext may be made.
     pub const fn can_encrypt(self) -> bool {
         matches!(self, KeyState::Active)
     }
 
-    /// Whether new ciphertext may be made now or some day.
+    /// Whether new ciphertext may be made now or some day, without a destruction being cancelled.
     pub const fn may_ever_encrypt(self) -> bool {
         matches!(self, KeyState::Creating | KeyState::PreActive | KeyState::Active | KeyState::Suspended)
     }
@@ -205,6 +291,16 @@ impl KeyState {
     /// Whether existing ciphertext may be opened.
     pub const fn can_decrypt(self) -> bool {
         matches!(self, KeyState::Active | KeyState::Deactivated)
+    }
+
+    /// Whether the material is gone for good.
+    pub const fn is_destroyed(self) -> bool {
+        matches!(self, KeyState::Destroyed | KeyState::DestroyedCompromised)
+    }
+
+    /// Whether a key in this state has a [`Destruction`].
+    const fn has_destruction(self) -> bool {
+        matches!(self, KeyState::DestroyPending | KeyState::Destroying) || self.is_destroyed()
     }
 }
 
@@ -221,21 +317,25 @@ pub struct Cryptoperiod {
 }
 
 impl Cryptoperiod {
-    /// The state at `now` of a key whose row says `state`.
-    pub fn state_at(&self, state: KeyState, now: UnixMillis) -> KeyState {
-        match self.due(state, now) {
+    /// The standing at `now` of a key whose row says `standing`.
+    pub fn standing_at(&self, standing: Standing, now: UnixMillis) -> Standing {
+        match self.due(standing, now) {
             // Both dates may have passed.
-            Some(command) => state.apply(command).map_or(state, |next| self.state_at(next, now)),
-            None => state,
+            Some(command) => standing.apply(command).map_or(standing, |next| self.standing_at(next, now)),
+            None => standing,
         }
     }
 
-    /// What the dates ask of a key in `state` at `now`. A suspended key stays suspended: it would decrypt otherwise.
-    pub fn due(&self, state: KeyState, now: UnixMillis) -> Option<KeyCommand> {
+    /// What the dates ask of a key at `now`, that of its destruction among them. A suspended key stays suspended: it would
+    /// decrypt otherwise.
+    pub fn due(&self, standing: Standing, now: UnixMillis) -> Option<KeyCommand> {
         let has_come = |time: Option<UnixMillis>| time.is_some_and(|time| time.0 <= now.0);
-        match state {
+        match standing.state {
             KeyState::PreActive if has_come(self.activates) => Some(KeyCommand::Activate),
             KeyState::Active if has_come(self.expires) => Some(KeyCommand::Deactivate),
+            KeyState::DestroyPending if has_come(standing.destruction.map(|one| one.time)) => {
+                Some(KeyCommand::Destroy)
+            }
             _ => None,
         }
     }
@@ -248,8 +348,8 @@ impl fmt::Display for KeyState {
 }
 
 impl KeyCommand {
-    /// Every command, in the order of the table.
-    pub const ALL: [KeyCommand; 8] = [
+    /// Every command, in the order of the table; those with a time have the first one.
+    pub const ALL: [KeyCommand; 12] = [
         KeyCommand::Complete,
         KeyCommand::Activate,
         KeyCommand::Suspend,
@@ -258,6 +358,10 @@ impl KeyCommand {
         KeyCommand::Archive,
         KeyCommand::Recover,
         KeyCommand::Compromise,
+        KeyCommand::ScheduleDestruction(UnixMillis(0)),
+        KeyCommand::CancelDestruction,
+        KeyCommand::Destroy,
+        KeyCommand::Finish(UnixMillis(0)),
     ];
 
     /// The verb.
@@ -271,6 +375,10 @@ impl KeyCommand {
             KeyCommand::Archive => "archive",
             KeyCommand::Recover => "recover",
             KeyCommand::Compromise => "compromise",
+            KeyCommand::ScheduleDestruction(_) => "schedule",
+            KeyCommand::CancelDestruction => "cancel",
+            KeyCommand::Destroy => "destroy",
+            KeyCommand::Finish(_) => "finish",
         }
     }
 }
@@ -283,6 +391,8 @@ impl fmt::Display for KeyCommand {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use alloc::format;
     use alloc::string::String;
@@ -304,38 +414,72 @@ mod tests {
     struct History {
         was_deactivated: bool,
         was_compromised: bool,
+        was_erased: bool,
+        was_destroyed: bool,
     }
 
     impl History {
-        fn check(&mut self, state: KeyState) {
-            self.was_deactivated |= matches!(state, KeyState::Deactivated | KeyState::Archived);
-            self.was_compromised |= state == KeyState::Compromised;
+        fn check(&mut self, standing: Standing) {
+            let state = standing.state;
+            let is_known = |one| state == one || standing.destruction.is_some_and(|of| of.before == one);
+            assert_eq!(standing.destruction.is_some(), state.has_destruction(), "{standing:?}");
+            assert!(
+                !standing.destruction.is_some_and(|of| of.before.has_destruction()),
+                "a destruction is scheduled once: {standing:?}"
+            );
             assert!(!(self.was_deactivated && state.can_encrypt()), "a key never comes back to encrypt");
-            assert!(!self.was_compromised || state == KeyState::Compromised, "a compromise is for good");
+            assert!(!self.was_compromised || is_known(KeyState::Compromised), "a compromise is for good");
+            assert!(
+                !self.was_erased || state == KeyState::Destroying || state.is_destroyed(),
+                "what may be erased does nothing any more"
+            );
+            assert!(!self.was_destroyed || state.is_destroyed(), "a destruction is for good");
+            self.was_deactivated |= matches!(state, KeyState::Deactivated | KeyState::Archived);
+            self.was_compromised |= is_known(KeyState::Compromised);
+            self.was_erased |= state == KeyState::Destroying;
+            self.was_destroyed |= state.is_destroyed();
+        }
+    }
+
+    /// A command of the table; destructions are scheduled within the times of the histories.
+    fn command(index: usize, now: UnixMillis, window: u64) -> KeyCommand {
+        match KeyCommand::ALL[index] {
+            KeyCommand::ScheduleDestruction(_) => KeyCommand::ScheduleDestruction(UnixMillis(now.0 + window)),
+            KeyCommand::Finish(_) => KeyCommand::Finish(now),
+            other => other,
         }
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(
+            if std::env::var_os("KMS_DEEP").is_some() { 100_000 } else { 2_000 }
+        ))]
 
         #[test]
         fn no_history_of_commands_and_dates_brings_a_key_back(
             activates in proptest::option::of(0u64..100),
             expires in proptest::option::of(0u64..100),
-            steps in proptest::collection::vec((0usize..KeyCommand::ALL.len(), 0u64..10), 1..40),
+            steps in proptest::collection::vec((0usize..KeyCommand::ALL.len(), 0u64..10, 0u64..20), 1..60),
         ) {
             let period =
                 Cryptoperiod { activates: activates.map(UnixMillis), expires: expires.map(UnixMillis) };
-            let (mut stored, mut now, mut history) = (KeyState::Creating, UnixMillis(0), History::default());
-            for (command, later) in steps {
+            let (mut stored, mut now, mut history) =
+                (Standing::from(KeyState::Creating), UnixMillis(0), History::default());
+            for (index, later, window) in steps {
                 now.0 += later;
-                let state = period.state_at(stored, now);
-                history.check(state);
-                if let Ok(next) = state.apply(KeyCommand::ALL[command]) {
+                let standing = period.standing_at(stored, now);
+                history.check(standing);
+                let command = command(index, now, window);
+                if let Ok(next) = standing.apply(command) {
                     stored = next;
-                    let after = period.state_at(stored, now);
+                    let after = period.standing_at(stored, now);
                     history.check(after);
-                    assert!(state.may_ever_encrypt() || !after.may_ever_encrypt(), "{state} is final for encryption");
+                    assert!(
+                        standing.state.may_ever_encrypt()
+                            || command == KeyCommand::CancelDestruction
+                            || !after.state.may_ever_encrypt(),
+                        "{standing:?} is final for encryption"
+                    );
                 }
             }
         }
@@ -344,20 +488,29 @@ mod tests {
         fn time_alone_never_makes_a_key_decrypt_that_did_not_unless_it_activates_it(
             state in 0usize..KeyState::ALL.len(),
             expires in proptest::option::of(0u64..100),
+            destroyed in 0u64..100,
             (now, later) in (0u64..100, 0u64..100),
         ) {
             let period = Cryptoperiod { activates: None, expires: expires.map(UnixMillis) };
-            let before = period.state_at(KeyState::ALL[state], UnixMillis(now));
-            let after = period.state_at(KeyState::ALL[state], UnixMillis(now + later));
+            let standing = example(KeyState::ALL[state], KeyState::Active, UnixMillis(destroyed));
+            let before = period.standing_at(standing, UnixMillis(now)).state;
+            let after = period.standing_at(standing, UnixMillis(now + later)).state;
             assert!(before.can_decrypt() || !after.can_decrypt());
             assert!(before.can_encrypt() || !after.can_encrypt());
         }
     }
 
+    /// A standing with this state, and with a destruction where the state has one.
+    fn example(state: KeyState, before: KeyState, time: UnixMillis) -> Standing {
+        Standing { state, destruction: state.has_destruction().then_some(Destruction { before, time }) }
+    }
+
     #[test]
     fn the_dates_act_at_their_millisecond() {
         let period = Cryptoperiod { activates: Some(UnixMillis(10)), expires: Some(UnixMillis(20)) };
-        let at = |state, now| period.state_at(state, UnixMillis(now));
+        let at = |state: KeyState, now| {
+            period.standing_at(example(state, KeyState::Active, UnixMillis(30)), UnixMillis(now)).state
+        };
         assert_eq!(at(KeyState::PreActive, 9), KeyState::PreActive);
         assert_eq!(at(KeyState::PreActive, 10), KeyState::Active);
         assert_eq!(at(KeyState::PreActive, 20), KeyState::Deactivated, "both dates have passed");
@@ -365,6 +518,22 @@ mod tests {
         assert_eq!(at(KeyState::Active, 20), KeyState::Deactivated);
         assert_eq!(at(KeyState::Suspended, 20), KeyState::Suspended, "it would decrypt otherwise");
         assert_eq!(at(KeyState::Creating, 20), KeyState::Creating);
+        assert_eq!(at(KeyState::DestroyPending, 29), KeyState::DestroyPending);
+        assert_eq!(at(KeyState::DestroyPending, 30), KeyState::Destroying, "nobody can cancel it any more");
+        assert_eq!(at(KeyState::Destroying, 100), KeyState::Destroying, "only the erasure itself ends it");
+    }
+
+    #[test]
+    fn a_stored_destruction_goes_with_its_state() {
+        let destruction = Some(Destruction { before: KeyState::Active, time: UnixMillis(0) });
+        for state in KeyState::ALL {
+            assert_eq!(
+                Standing::from_parts(state, destruction).is_some(),
+                state.has_destruction(),
+                "{state}"
+            );
+            assert_eq!(Standing::from_parts(state, None).is_none(), state.has_destruction(), "{state}");
+        }
     }
 
     /// The document is the specification: a row for every pair, in the order of the enums.
@@ -375,12 +544,22 @@ mod tests {
         for state in KeyState::ALL {
             table.push_str(&format!("| `{state}` |"));
             for command in KeyCommand::ALL {
-                match state.apply(command) {
-                    Ok(to) => table.push_str(&format!(" `{to}` |")),
+                match example(state, KeyState::Active, UnixMillis(0)).apply(command) {
+                    Ok(to) => table.push_str(&format!(" `{}` |", to.state)),
                     Err(_) => table.push_str(" - |"),
                 }
             }
             table.push('\n');
+        }
+        assert!(document.contains(&table), "docs/key-states.md must hold:\n{table}");
+        let mut table = String::new();
+        for before in KeyState::ALL.into_iter().filter(|state| !state.has_destruction()) {
+            let pending = example(KeyState::DestroyPending, before, UnixMillis(0));
+            let cancelled = pending.apply(KeyCommand::CancelDestruction).expect("every one can be cancelled");
+            let destroyed = example(KeyState::Destroying, before, UnixMillis(0))
+                .apply(KeyCommand::Finish(UnixMillis(0)))
+                .expect("every one can be finished");
+            table.push_str(&format!("| `{before}` | `{}` | `{}` |\n", cancelled.state, destroyed.state));
         }
         assert!(document.contains(&table), "docs/key-states.md must hold:\n{table}");
     }

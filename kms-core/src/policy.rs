@@ -31,6 +31,14 @@ pub enum Action {
     RecoverKey,
     /// `Keys.CompromiseKey`.
     CompromiseKey,
+    /// `Keys.ScheduleDestruction`.
+    ScheduleDestruction,
+    /// `Keys.CancelDestruction`.
+    CancelDestruction,
+    /// `Keys.GetUsageReport`.
+    ReadUsage,
+    /// `Keys.GetDestructionCertificates`.
+    ReadDestruction,
     /// `Crypto.GenerateDataKey`.
     GenerateDataKey,
     /// `Crypto.DecryptDataKey`.
@@ -47,7 +55,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 19] = [
+    pub const ALL: [Action; 23] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -61,6 +69,10 @@ impl Action {
         Action::ArchiveKey,
         Action::RecoverKey,
         Action::CompromiseKey,
+        Action::ScheduleDestruction,
+        Action::CancelDestruction,
+        Action::ReadUsage,
+        Action::ReadDestruction,
         Action::GenerateDataKey,
         Action::DecryptDataKey,
         Action::Encrypt,
@@ -85,6 +97,10 @@ impl Action {
             Action::ArchiveKey => "key.archive",
             Action::RecoverKey => "key.recover",
             Action::CompromiseKey => "key.compromise",
+            Action::ScheduleDestruction => "key.schedule_destruction",
+            Action::CancelDestruction => "key.cancel_destruction",
+            Action::ReadUsage => "key.usage_report",
+            Action::ReadDestruction => "key.destruction",
             Action::GenerateDataKey => "data_key.generate",
             Action::DecryptDataKey => "data_key.decrypt",
             Action::Encrypt => "data.encrypt",
@@ -133,9 +149,15 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::ArchiveKey
                 | A::RecoverKey
                 | A::CompromiseKey
+                | A::ScheduleDestruction
+                | A::CancelDestruction
+                | A::ReadUsage
+                | A::ReadDestruction
                 | A::Seal
         ),
-        Role::Auditor => matches!(action, A::DescribeKey | A::ListKeys | A::ReadAudit),
+        Role::Auditor => {
+            matches!(action, A::DescribeKey | A::ListKeys | A::ReadUsage | A::ReadDestruction | A::ReadAudit)
+        }
         Role::Custodian => matches!(action, A::JoinCeremony | A::Seal),
     };
     if is_allowed { Decision::Allow } else { Decision::Deny }

@@ -7,6 +7,7 @@ use crate::secret::{Secret, SecretBytes, leaving_no_stack};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::aes::Aes256;
+use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::aes::cipher::consts::U12;
 use alloc::vec::Vec;
 use core::fmt;
@@ -15,6 +16,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use sm3::Sm3;
 use sm4::Sm4;
+use zeroize::Zeroize;
 
 /// Output length of the hash of either suite, in bytes.
 pub const DIGEST_LEN: usize = 32;
@@ -79,6 +81,29 @@ impl AeadAlgorithm {
             AeadAlgorithm::Aes256Gcm => 32,
             AeadAlgorithm::Sm4Gcm => 16,
         }
+    }
+}
+
+/// The first three bytes of a block of zeros encrypted under a key: tells keys apart and reveals nothing of use
+/// (ANSI X9.24-1, `CKA_CHECK_VALUE` of PKCS#11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckValue(pub [u8; 3]);
+
+impl AeadAlgorithm {
+    /// The check value of a key; `None` when it has the wrong length.
+    pub fn check_value(self, key: &[u8]) -> Option<CheckValue> {
+        let mut block = [0; 16].into();
+        leaving_no_stack(|| {
+            match self {
+                AeadAlgorithm::Aes256Gcm => Aes256::new_from_slice(key).ok()?.encrypt_block(&mut block),
+                AeadAlgorithm::Sm4Gcm => Sm4::new_from_slice(key).ok()?.encrypt_block(&mut block),
+            }
+            Some(())
+        })?;
+        // What remains of the block is part of what GCM computes with.
+        let value = CheckValue([block[0], block[1], block[2]]);
+        block.zeroize();
+        Some(value)
     }
 }
 
@@ -228,6 +253,16 @@ mod tests {
 
     fn hex(text: &str) -> Vec<u8> {
         base16ct::mixed::decode_vec(text).expect("test vectors are hexadecimal")
+    }
+
+    /// By OpenSSL: a block of zeros under the key, in ECB.
+    #[test]
+    fn check_values_are_the_first_bytes_of_an_encrypted_block_of_zeros() {
+        let of = |algorithm: AeadAlgorithm, key: &[u8]| algorithm.check_value(key).map(|value| value.0);
+        let sm4 = hex("0123456789abcdeffedcba9876543210");
+        assert_eq!(of(AeadAlgorithm::Aes256Gcm, &[0; 32]), Some([0xdc, 0x95, 0xc0]));
+        assert_eq!(of(AeadAlgorithm::Sm4Gcm, &sm4), Some([0x26, 0x77, 0xf4]));
+        assert_eq!(of(AeadAlgorithm::Sm4Gcm, &[0; 32]), None, "no SM4 key");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 use kms_core::id::HsmObjectId;
 use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::{NONCE_LEN, Suite, TAG_LEN};
+use kms_core::suite::{CheckValue, NONCE_LEN, Suite, TAG_LEN};
 
 /// Longest plaintext that [`HsmSession::seal`] takes and longest message of [`HsmSession::mac`], in bytes.
 pub const INPUT_LEN_MAX: usize = 1 << 20;
@@ -136,6 +136,8 @@ pub struct ConfirmedObject {
     pub id: HsmObjectId,
     /// For a [`ObjectKind::SigningKey`]: its public key, an uncompressed SEC1 point that is on the curve.
     pub public_key: Option<[u8; PUBLIC_KEY_LEN]>,
+    /// For a [`ObjectKind::SealingKey`]: its check value, where the token gives one.
+    pub check_value: Option<CheckValue>,
 }
 
 /// What a listed object is, as far as the token says.

@@ -9,7 +9,7 @@ use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use kms_core::id::HsmObjectId;
 use kms_core::secret::leaving_no_stack;
-use kms_core::suite::{Digest32, NONCE_LEN, Suite};
+use kms_core::suite::{CheckValue, Digest32, NONCE_LEN, Suite};
 use std::collections::HashMap;
 
 /// Most bytes that one call asks the token's random generator for.
@@ -228,10 +228,12 @@ impl Live {
     ) -> Result<ConfirmedObject, CallError> {
         let profile = partition.module().profile();
         let handle = self.find_one(partition, id, class(kind))?;
+        let mut check_value = None;
         let public_key = match kind {
             ObjectKind::SealingKey(spec) => {
                 let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
                 self.check_attributes(id, handle, &sealing_key(profile, spec, table))?;
+                check_value = self.check_value(handle)?;
                 None
             }
             ObjectKind::MacKey(suite) => {
@@ -251,7 +253,16 @@ impl Live {
                 Some(public_point(suite, point)?)
             }
         };
-        Ok(ConfirmedObject { id, public_key })
+        Ok(ConfirmedObject { id, public_key, check_value })
+    }
+
+    /// The check value of a secret key. A token need not have this attribute.
+    fn check_value(&self, handle: ObjectHandle) -> Result<Option<CheckValue>, CallError> {
+        let found = self.session.get().get_attributes(handle, &[AttributeType::CheckValue])?;
+        Ok(match found.first() {
+            Some(Attribute::CheckValue(bytes)) => bytes.as_slice().try_into().ok().map(CheckValue),
+            _ => None,
+        })
     }
 
     /// Whether an answer that means a broken device elsewhere only meant a bad tag: the device works.

@@ -99,11 +99,15 @@ impl CeremonyStep {
 pub const HSM_OPERATIONS: [&str; 10] =
     ["open_session", "random", "seal", "open", "create", "confirm", "sign", "mac", "objects", "status"];
 
+/// HSM operations that only the destruction of a key makes; each has a step before and after.
+pub const DESTRUCTION_OPERATIONS: [&str; 2] = ["destroy", "exists"];
+
 /// Every step's name.
 pub fn step_names() -> Vec<String> {
     let commit = CommitStep::ALL.into_iter().map(|step| step.name().to_owned());
     let hsm = HSM_OPERATIONS
         .into_iter()
+        .chain(DESTRUCTION_OPERATIONS)
         .flat_map(|operation| [format!("hsm.before-{operation}"), format!("hsm.after-{operation}")]);
     let ceremony = CeremonyStep::ALL.into_iter().map(|step| step.name().to_owned());
     commit.chain(hsm).chain(ceremony).collect()

@@ -3,7 +3,7 @@
 use getrandom::SysRng;
 use kms_core::id::UnixMillis;
 use rand_core::UnwrapErr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The operating system's generator. It panics when the system has none: going on without would be worse.
 pub type SystemRng = UnwrapErr<SysRng>;
@@ -23,6 +23,23 @@ pub fn random_id() -> [u8; 16] {
 
 /// The wall clock.
 pub fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + ahead();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(not(feature = "dev"))]
+fn ahead() -> Duration {
+    Duration::ZERO
+}
+
+/// How much later it is than the machine's clock says: `KMS_CLOCK_AHEAD` in seconds, for tests of what takes days. Only in
+/// builds with the feature `dev`; release builds are made without it.
+#[cfg(feature = "dev")]
+fn ahead() -> Duration {
+    use std::sync::LazyLock;
+    static AHEAD: LazyLock<Duration> = LazyLock::new(|| {
+        let seconds = std::env::var("KMS_CLOCK_AHEAD").ok().and_then(|text| text.parse().ok());
+        Duration::from_secs(seconds.unwrap_or(0))
+    });
+    *AHEAD
 }

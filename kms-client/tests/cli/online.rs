@@ -137,12 +137,62 @@ fn every_change_of_state_has_a_command_and_shows_what_became_of_the_key() {
         ("archive", "ARCHIVED"),
         ("recover", "DEACTIVATED"),
         ("compromise", "COMPROMISED"),
+        ("schedule-destruction", "DESTROY_PENDING"),
+        ("cancel-destruction", "SUSPENDED"),
     ] {
         let key = setup.json(&["key", verb, "payroll"]);
         assert_eq!((&key["state"], &key["name"]), (&state.into(), &"payroll".into()));
         assert_eq!((&key["activates"], &key["expires"]), (&Value::Null, &"2030-01-23T11:46:40Z".into()));
-        assert_eq!(setup.service.script().calls.last().copied(), Some(format!("{verb}_key").as_str()));
+        let call = if verb.contains('-') { verb.replace('-', "_") } else { format!("{verb}_key") };
+        assert_eq!(setup.service.script().calls.last().copied(), Some(call.as_str()));
     }
+}
+
+#[test]
+fn a_destruction_shows_when_it_can_no_longer_be_cancelled_and_who_asked() {
+    let setup = setup();
+    let key = setup.json(&["key", "schedule-destruction", "payroll", "--window-days", "7"]);
+    assert_eq!(
+        key["destruction"],
+        serde_json::json!({
+            "state_before": "ACTIVE",
+            "time": "2026-11-25T11:06:40Z",
+            "asked": "2026-11-18T11:06:40Z",
+            "asked_by": "kms://default/administrator/admin",
+        })
+    );
+    assert_eq!(key["versions"][0]["check_value"], "c1c2c3");
+    let (_, text, _) = setup.kms(&["key", "schedule-destruction", "payroll"]);
+    assert!(text.contains("can be cancelled until 2026-12-18T11:06:40Z; asked for"), "{text}");
+    for days in ["6", "31", "-1", "soon"] {
+        let (code, _, _) = setup.kms(&["key", "schedule-destruction", "payroll", "--window-days", days]);
+        assert_eq!(code, 64, "{days}");
+    }
+}
+
+#[test]
+fn the_use_of_a_key_is_shown_by_version() {
+    let setup = setup();
+    let used = setup.json(&["key", "usage", "payroll"]);
+    assert_eq!(
+        used,
+        serde_json::json!({ "versions": [{
+            "version": 2,
+            "data_keys": 7,
+            "encryptions": 5,
+            "decryptions": 3,
+            "last_used": "2026-11-18T11:06:40Z",
+            "last_used_by": "kms://default/operator/app",
+        }]})
+    );
+}
+
+#[test]
+fn certificates_that_are_none_are_not_shown() {
+    let setup = setup();
+    let (code, out, err) = setup.kms(&["key", "certificates", "payroll"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("certificate"), "{err}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! From proto to types that cannot be wrong, and back.
 
 use crate::random::now;
-use crate::service::{Open, ServiceError};
+use crate::service::{Open, ServiceError, UsageReport};
+use crate::store::DestructionRequest;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection, Standing};
 use kms_core::reason::Reason;
 use kms_proto::v1;
 
@@ -165,6 +166,10 @@ fn proto_state(state: KeyState) -> i32 {
         KeyState::PreActive => v1::KeyState::PreActive,
         KeyState::Archived => v1::KeyState::Archived,
         KeyState::Compromised => v1::KeyState::Compromised,
+        KeyState::DestroyPending => v1::KeyState::DestroyPending,
+        KeyState::Destroying => v1::KeyState::Destroying,
+        KeyState::Destroyed => v1::KeyState::Destroyed,
+        KeyState::DestroyedCompromised => v1::KeyState::DestroyedCompromised,
     }
     .into()
 }
@@ -187,15 +192,17 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
         name: row.name.to_string(),
         spec: proto_spec(row.spec),
         protection: protection.into(),
-        state: proto_state(row.state_at(now())),
+        state: proto_state(row.standing_at(now()).state),
         current_version: row.current_version.number(),
         versions: entry
             .versions
             .iter()
             .map(|version| v1::KeyVersion {
                 version: version.version.number(),
-                state: proto_state(version.state),
+                state: proto_state(version.standing_at(now()).state),
                 created: Some(timestamp(version.created)),
+                destruction: proto_destruction(&version.standing, version.destruction_request.as_ref()),
+                check_value: version.check_value.map(|value| value.0.to_vec()).unwrap_or_default(),
             })
             .collect(),
         created: Some(timestamp(row.created)),
@@ -204,6 +211,37 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
         protection_note: note.into(),
         activates: row.period.activates.map(timestamp),
         expires: row.period.expires.map(timestamp),
+        destruction: proto_destruction(&row.standing, row.destruction_request.as_ref()),
+    }
+}
+
+fn proto_destruction(standing: &Standing, request: Option<&DestructionRequest>) -> Option<v1::Destruction> {
+    let destruction = standing.destruction?;
+    Some(v1::Destruction {
+        state_before: proto_state(destruction.before),
+        time: Some(timestamp(destruction.time)),
+        asked: request.map(|request| timestamp(request.time)),
+        asked_by: request.map(|request| request.by.to_uri()).unwrap_or_default(),
+    })
+}
+
+/// How a key was used.
+pub fn proto_usage(usage: &UsageReport) -> v1::UsageReport {
+    let versions = usage.versions.iter().map(|(version, usage)| {
+        let (last_used, last_used_by) = usage.last.clone().unzip();
+        v1::VersionUse {
+            version: version.number(),
+            data_keys: usage.data_keys,
+            encryptions: usage.encryptions,
+            decryptions: usage.decryptions,
+            last_used: last_used.map(timestamp),
+            last_used_by: last_used_by.unwrap_or_default(),
+        }
+    });
+    v1::UsageReport {
+        key_id: usage.key.row.key_id.to_string(),
+        name: usage.key.row.name.to_string(),
+        versions: versions.collect(),
     }
 }
 

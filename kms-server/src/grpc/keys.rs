@@ -1,12 +1,14 @@
 use super::{Gate, convert};
-use crate::service::{CreateKey, ServiceError};
-use kms_core::id::KeyName;
+use crate::random::now;
+use crate::service::{CreateKey, ServiceError, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
+use kms_core::id::{KeyName, UnixMillis};
 use kms_core::key::KeyCommand;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_proto::v1::{self, keys_server::Keys};
 use tonic::{Request, Response, Status};
 
+const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 const PAGE_SIZE_DEFAULT: u32 = 100;
 /// The longest names in so many keys fit into the shortest message that can be configured.
 const PAGE_SIZE_MAX: u32 = 250;
@@ -20,7 +22,7 @@ impl Gate {
         Err(ServiceError::new(Reason::NotPermitted, message))
     }
 
-    /// One command to one key. `request` is the key's name or id.
+    /// One command to one key or version. `request` is the reference.
     async fn change_state(
         &self,
         method: &'static str,
@@ -30,7 +32,7 @@ impl Gate {
         let allowed = self.check_administration();
         self.call(method, action, request, move |node, caller, key| async move {
             allowed?;
-            let key = convert::key_selector("key", &key)?;
+            let key = convert::key_ref("key", &key)?;
             Ok(convert::proto_key(&*node.change_key_state(&caller, &key, action, command).await?))
         })
         .await
@@ -164,5 +166,67 @@ impl Keys for Gate {
         let request = request.map(|message| message.key);
         self.change_state("Keys.CompromiseKey", (Action::CompromiseKey, KeyCommand::Compromise), request)
             .await
+    }
+
+    async fn schedule_destruction(
+        &self,
+        request: Request<v1::ScheduleDestructionRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let allowed = self.check_administration();
+        let (method, action) = ("Keys.ScheduleDestruction", Action::ScheduleDestruction);
+        self.call(method, action, request, move |node, caller, message| async move {
+            allowed?;
+            let key = convert::key_ref("key", &message.key)?;
+            let days = match message.window_days {
+                0 => WINDOW_DAYS_MAX,
+                days if (WINDOW_DAYS_MIN..=WINDOW_DAYS_MAX).contains(&days) => days,
+                days => {
+                    let error =
+                        format!("is {days}; {WINDOW_DAYS_MIN} to {WINDOW_DAYS_MAX} days are possible");
+                    return Err(ServiceError::field("window_days", error));
+                }
+            };
+            let command =
+                KeyCommand::ScheduleDestruction(UnixMillis(now().0 + u64::from(days) * MILLIS_PER_DAY));
+            Ok(convert::proto_key(&*node.change_key_state(&caller, &key, action, command).await?))
+        })
+        .await
+    }
+
+    async fn cancel_destruction(
+        &self,
+        request: Request<v1::CancelDestructionRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let request = request.map(|message| message.key);
+        let command = (Action::CancelDestruction, KeyCommand::CancelDestruction);
+        self.change_state("Keys.CancelDestruction", command, request).await
+    }
+
+    async fn get_usage_report(
+        &self,
+        request: Request<v1::GetUsageReportRequest>,
+    ) -> Result<Response<v1::UsageReport>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.GetUsageReport", Action::ReadUsage, request, |node, caller, message| async move {
+            allowed?;
+            let key = convert::key_selector("key", &message.key)?;
+            Ok(convert::proto_usage(&node.usage_report(&caller, &key).await?))
+        })
+        .await
+    }
+
+    async fn get_destruction_certificates(
+        &self,
+        request: Request<v1::GetDestructionCertificatesRequest>,
+    ) -> Result<Response<v1::GetDestructionCertificatesResponse>, Status> {
+        let allowed = self.check_administration();
+        let (method, action) = ("Keys.GetDestructionCertificates", Action::ReadDestruction);
+        self.call(method, action, request, |node, caller, message| async move {
+            allowed?;
+            let key = convert::key_selector("key", &message.key)?;
+            let certificates = node.destruction_certificates(&caller, &key).await?;
+            Ok(v1::GetDestructionCertificatesResponse { certificates })
+        })
+        .await
     }
 }

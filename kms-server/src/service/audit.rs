@@ -222,6 +222,6 @@ pub enum Exported {
     Segment(Vec<u8>),
 }
 
-fn corrupt() -> ServiceError {
+pub(super) fn corrupt() -> ServiceError {
     ServiceError::new(Reason::Internal, "the stored log is not what this service wrote; see the server's log")
 }

@@ -19,6 +19,8 @@ const RECORDS_MAX: u64 = 1_000;
 const INTERVAL: Duration = Duration::from_secs(60);
 /// How often the two limits are looked at.
 const ROUND: Duration = Duration::from_millis(500);
+/// How long the HSM may take for a signature.
+const SIGN_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Makes checkpoints until the node is sealed.
@@ -55,6 +57,21 @@ impl Node {
         }
     }
 
+    /// Signs with the one key of the HSM that the running service can sign with. Check the signature before it is used.
+    pub(super) async fn sign_with_checkpoint_key(
+        &self,
+        open: &Open,
+        domain: &'static str,
+        body: &[u8],
+    ) -> Result<Signature, ServiceError> {
+        let key = &self.bundle.checkpoint_key;
+        let (suite, object) = (self.bundle.suite, key.object);
+        let digest = key.public_key.domain_digest(suite, domain, body);
+        let deadline = Instant::now() + SIGN_DEADLINE;
+        let signed = open.hsm("sign", deadline, move |session| session.sign(object, suite, &digest.0)).await;
+        Ok(Signature(signed?))
+    }
+
     /// Signs the log as it is and keeps the signature in the database and in the second place.
     async fn make_checkpoint(&self, open: &Open) -> Result<u64, ServiceError> {
         let head = self.database.head().await?;
@@ -68,14 +85,8 @@ impl Node {
             root: head.frontier.root(),
             time,
         });
-        let key = &self.bundle.checkpoint_key;
-        let suite = self.bundle.suite;
-        let digest = key.public_key.domain_digest(suite, CHECKPOINT_DOMAIN, &body);
-        let object = key.object;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let signature =
-            open.hsm("sign", deadline, move |session| session.sign(object, suite, &digest.0)).await?;
-        let signed = SignedCheckpoint { version: VersionOne, body, signature: Signature(signature) };
+        let signature = self.sign_with_checkpoint_key(open, CHECKPOINT_DOMAIN, &body).await?;
+        let signed = SignedCheckpoint { version: VersionOne, body, signature };
         if signed.verify(&self.bundle).is_err() {
             let message = "the HSM made a checkpoint signature that does not verify";
             return Err(ServiceError::new(kms_core::reason::Reason::HsmUnavailable, message));

@@ -224,7 +224,7 @@ impl Node {
     ) -> Result<(Found, KeyVersion), ServiceError> {
         open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
             let number = key.version.unwrap_or(entry.row.current_version);
-            for state in [entry.row.state_at(now()), entry.version(number)?.state] {
+            for state in [entry.row.standing_at(now()).state, entry.version(number)?.standing.state] {
                 if !state.can_encrypt() {
                     return Err(refuse_state(entry, number, "encrypt", state));
                 }
@@ -248,7 +248,7 @@ impl Node {
             if row.spec != header.spec {
                 return Err(invalid(CiphertextInvalid));
             }
-            for state in [row.state_at(now()), version.state] {
+            for state in [row.standing_at(now()).state, version.standing.state] {
                 if !state.can_decrypt() {
                     return Err(refuse_state(entry, header.version, "decrypt", state));
                 }

@@ -1,4 +1,4 @@
-//! The life of keys: create, describe, list, rotate, and every change of state.
+//! Making, describing, listing and rotating keys. What changes their states is in `life.rs`.
 
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
@@ -7,18 +7,13 @@ use crate::store::{
     Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow, request_digest,
 };
 use kms_core::audit::{Outcome, Record};
-use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, TenantName, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeyCommand, KeySpec, KeyState, Protection};
+use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, UnixMillis};
+use kms_core::key::{Cryptoperiod, KeyCommand, KeySpec, KeyState, Protection, Standing};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{HsmError, ObjectKind};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
-
-/// How often it is looked whether the date of some key has come.
-const DATES_ROUND: Duration = Duration::from_secs(2);
-/// Most keys whose dates are written in one round.
-const DUE_KEYS_MAX: u32 = 100;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
@@ -45,13 +40,31 @@ pub struct KeyPage {
 }
 
 /// A key that is to be committed, with the versions that change with it.
-struct Draft {
+pub(super) struct Draft {
     key: KeyRow,
     versions: Vec<VersionRow>,
     expected_revision: Option<u64>,
+    certificate: Option<(UnixMillis, Vec<u8>)>,
 }
 
 impl Draft {
+    /// A key that does not exist yet.
+    fn new_key(key: KeyRow, version: VersionRow) -> Self {
+        Self { key, versions: vec![version], expected_revision: None, certificate: None }
+    }
+
+    /// A change of a key as it was found. `key` is that key with what changes, its revision apart.
+    pub(super) fn of(mut key: KeyRow, versions: Vec<VersionRow>) -> Self {
+        let expected_revision = Some(key.revision);
+        key.revision += 1;
+        Self { key, versions, expected_revision, certificate: None }
+    }
+
+    /// With the certificate of a destruction, and its time.
+    pub(super) fn with_certificate(self, time: UnixMillis, certificate: Vec<u8>) -> Self {
+        Self { certificate: Some((time, certificate)), ..self }
+    }
+
     fn change(self, open: &Open) -> Change {
         let mac = open.row_mac.of_key(&self.key);
         let versions = self
@@ -62,12 +75,13 @@ impl Draft {
                 (version, mac)
             })
             .collect();
-        Change::Key { expected_revision: self.expected_revision, key: Box::new((self.key, mac)), versions }
+        let (expected_revision, certificate) = (self.expected_revision, self.certificate);
+        Change::Key { expected_revision, key: Box::new((self.key, mac)), versions, certificate }
     }
 }
 
 /// How a committed key change ended.
-enum Changed {
+pub(super) enum Changed {
     Done,
     /// The same request was made before: its key.
     Replayed(KeyId),
@@ -123,34 +137,25 @@ impl Node {
             None => Protection::HsmWrapped,
         };
         let key_id = KeyId(uuid::Uuid::now_v7().into_bytes());
-        let created = now();
-        let (material, version_state) =
-            self.new_material(open, caller, (key_id, KeyVersion::FIRST), request.spec, protection).await?;
-        let state = match version_state {
-            KeyState::Creating => KeyState::Creating,
-            _ => complete(KeyState::Creating, &request.period)?,
-        };
+        let place = (key_id, KeyVersion::FIRST);
+        let version = self.new_version(open, caller, place, request.spec, protection).await?;
+        let creating = KeyState::Creating.into();
+        let standing =
+            if version.standing == creating { creating } else { complete(creating, &request.period)? };
         let key = KeyRow {
             tenant: tenant.clone(),
             key_id,
             name: request.name.clone(),
             spec: request.spec,
             protection,
-            state,
+            standing,
+            destruction_request: None,
             period: request.period,
             current_version: KeyVersion::FIRST,
             creator: caller.principal.clone(),
-            created,
+            created: version.created,
             sensitivity: 1,
             revision: 1,
-        };
-        let version = VersionRow {
-            tenant: tenant.clone(),
-            key_id,
-            version: KeyVersion::FIRST,
-            state: version_state,
-            created,
-            material,
         };
         let record = self
             .record(Action::CreateKey.event(), Outcome::Done, caller)
@@ -159,8 +164,7 @@ impl Node {
             .detail("spec", request.spec.name())
             .detail("protection", protection.name());
         let record = dated(record, &request.period);
-        let draft = Draft { key, versions: vec![version], expected_revision: None };
-        match self.commit_key(open, record, draft, claim).await {
+        match self.commit_key(open, record, Draft::new_key(key, version), claim).await {
             Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
             Ok(Changed::Replayed(first)) => self.answer_again(open, first, Action::CreateKey, caller).await,
             Ok(Changed::Again) => Err(contention()),
@@ -168,23 +172,37 @@ impl Node {
         }
     }
 
-    /// Material for a new version: a sealed random key, or the id of an object that is made after the row.
-    async fn new_material(
+    /// A new version with its material: a sealed random key, which completes it, or the id of an object that is made
+    /// after the row.
+    async fn new_version(
         &self,
         open: &Arc<Open>,
         caller: &Caller,
         key: (KeyId, KeyVersion),
         spec: KeySpec,
         protection: Protection,
-    ) -> Result<(Material, KeyState), ServiceError> {
-        match protection {
+    ) -> Result<VersionRow, ServiceError> {
+        let tenant = caller.principal.tenant.clone();
+        let creating = Standing::from(KeyState::Creating);
+        let (standing, material, check_value) = match protection {
             Protection::HsmWrapped => {
-                let tenant = &caller.principal.tenant;
-                let wrapped = open.make_wrapped(&self.bundle, tenant, key, spec, caller.deadline).await?;
-                Ok((Material::Wrapped(wrapped.to_bytes()), KeyState::Active))
+                let (wrapped, check_value) =
+                    open.make_wrapped(&self.bundle, &tenant, key, spec, caller.deadline).await?;
+                let standing = complete(creating, &Cryptoperiod::default())?;
+                (standing, Material::Wrapped(wrapped.to_bytes()), check_value)
             }
-            Protection::HsmResident => Ok((Material::Resident(HsmObjectId(random_id())), KeyState::Creating)),
-        }
+            Protection::HsmResident => (creating, Material::Resident(HsmObjectId(random_id())), None),
+        };
+        Ok(VersionRow {
+            tenant,
+            key_id: key.0,
+            version: key.1,
+            standing,
+            destruction_request: None,
+            created: now(),
+            material,
+            check_value,
+        })
     }
 
     /// Makes the HSM objects of versions that are being created, then commits them as active. The same code
@@ -247,38 +265,26 @@ impl Node {
         let label = format!("{}@{}", entry.row.key_id, creating.version);
         // The object may exist already when an answer was lost or a node died between the two steps.
         let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;
-        match confirmed {
-            Ok(_) => {}
+        let made = match confirmed {
             Err(HsmError::NotFound { .. }) => {
                 match open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await
                 {
                     // Another call finishes the same version at this moment.
                     Err(HsmError::AlreadyExists { .. }) => return Ok(Changed::Again),
-                    Err(error) => return Err(error.into()),
-                    Ok(_) => {}
+                    made => made?,
                 }
             }
-            Err(error) => return Err(error.into()),
-        }
+            confirmed => confirmed?,
+        };
+        let mut versions = superseded(&entry.versions)?;
+        let standing = complete(creating.standing, &Cryptoperiod::default())?;
+        versions.push(VersionRow { standing, check_value: made.check_value, ..creating.clone() });
         let mut key = entry.row.clone();
-        let expected_revision = Some(key.revision);
-        let mut versions = Vec::new();
-        for version in &entry.versions {
-            let state = if version.version == creating.version {
-                complete(version.state, &Cryptoperiod::default())?
-            } else if version.state == KeyState::Active {
-                version.state.apply(KeyCommand::Deactivate).map_err(transition)?
-            } else {
-                continue;
-            };
-            versions.push(VersionRow { state, ..version.clone() });
-        }
-        if key.state == KeyState::Creating {
-            key.state = complete(key.state, &key.period)?;
+        if key.standing.state == KeyState::Creating {
+            key.standing = complete(key.standing, &key.period)?;
         }
         key.current_version = creating.version;
-        key.revision += 1;
-        self.commit_key(open, record, Draft { key, versions, expected_revision }, None).await
+        self.commit_key(open, record, Draft::of(key, versions), None).await
     }
 
     /// Finishes what a crash left behind; called at unseal. What cannot be finished is logged, stays as it is, and
@@ -380,7 +386,7 @@ impl Node {
             }
             let rotatable = |entry: &KeyEntry| {
                 let is_creating = entry.unfinished_versions().next().is_some();
-                let state = entry.row.state_at(now());
+                let state = entry.row.standing_at(now()).state;
                 if !is_creating && state != KeyState::Active {
                     let name = &entry.row.name;
                     let message = format!("key {name} is {state}; it cannot be rotated");
@@ -399,34 +405,19 @@ impl Node {
             let number = last.next().ok_or_else(|| {
                 ServiceError::new(Reason::KeyStateForbids, "the key has as many versions as there can be")
             })?;
-            let (spec, protection) = (entry.row.spec, entry.row.protection);
-            let (material, state) =
-                self.new_material(open, caller, (key_id, number), spec, protection).await?;
             let mut key = entry.row.clone();
-            let expected_revision = Some(key.revision);
-            key.revision += 1;
-            let mut versions = vec![VersionRow {
-                tenant: tenant.clone(),
-                key_id,
-                version: number,
-                state,
-                created: now(),
-                material,
-            }];
-            if state == KeyState::Active {
-                for version in entry.versions.iter().filter(|version| version.state == KeyState::Active) {
-                    let mut version = version.clone();
-                    version.state = version.state.apply(KeyCommand::Deactivate).map_err(transition)?;
-                    versions.push(version);
-                }
+            let version = self.new_version(open, caller, (key_id, number), key.spec, key.protection).await?;
+            let mut versions = Vec::new();
+            if version.standing.state != KeyState::Creating {
+                versions = superseded(&entry.versions)?;
                 key.current_version = number;
             }
+            versions.push(version);
             let record = self
                 .record(Action::RotateKey.event(), Outcome::Done, caller)
                 .key(key_id, Some(number))
                 .detail("name", key.name.as_str());
-            let draft = Draft { key, versions, expected_revision };
-            match self.commit_key(open, record, draft, claim).await? {
+            match self.commit_key(open, record, Draft::of(key, versions), claim).await? {
                 Changed::Done => return self.finish_creation(open, key_id, caller).await,
                 Changed::Replayed(_) => {
                     return self.answer_again(open, key_id, Action::RotateKey, caller).await;
@@ -437,97 +428,7 @@ impl Node {
         Err(contention())
     }
 
-    /// Moves a key to another state (docs/key-states.md).
-    ///
-    /// # Errors
-    /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
-    pub async fn change_key_state(
-        &self,
-        caller: &Caller,
-        selector: &KeySelector,
-        action: Action,
-        command: KeyCommand,
-    ) -> Result<Arc<KeyEntry>, ServiceError> {
-        let open = self.require_open()?;
-        let tenant = &caller.principal.tenant;
-        for _ in 0..DECISION_COUNT_MAX {
-            let changed = |entry: &KeyEntry| entry.row.state_at(now()).apply(command).map_err(transition);
-            let (found, state) = open.judge(&self.database, tenant, selector, changed).await?;
-            let mut key = found.key.row.clone();
-            key.state = state;
-            let expected_revision = Some(key.revision);
-            key.revision += 1;
-            let record = self
-                .record(action.event(), Outcome::Done, caller)
-                .key(key.key_id, None)
-                .detail("name", key.name.as_str());
-            let draft = Draft { key, versions: vec![], expected_revision };
-            if let Changed::Done = self.commit_key(&open, record, draft, None).await? {
-                return Ok(open.find(&self.database, tenant, selector).await?.key);
-            }
-        }
-        Err(contention())
-    }
-
-    /// Writes what a date has done to a key into its row. `tenant` and `key_id` need not be authenticated.
-    async fn write_due_state(
-        &self,
-        open: &Open,
-        tenant: &TenantName,
-        key_id: KeyId,
-    ) -> Result<(), ServiceError> {
-        let mut key = open.find(&self.database, tenant, &KeySelector::Id(key_id)).await?.key.row.clone();
-        let Some(command) = key.period.due(key.state, now()) else { return Ok(()) };
-        let (action, because) = match command {
-            KeyCommand::Activate => (Action::ActivateKey, "its activation date has come"),
-            _ => (Action::DeactivateKey, "its expiry date has come"),
-        };
-        key.state = key.state.apply(command).map_err(transition)?;
-        let expected_revision = Some(key.revision);
-        key.revision += 1;
-        let record = self
-            .own_record(action.event(), Outcome::Done)
-            .key(key_id, None)
-            .detail("name", key.name.as_str())
-            .detail("because", because);
-        // When another node was faster there is nothing left to do.
-        self.commit_key(open, record, Draft { key, versions: vec![], expected_revision }, None).await?;
-        Ok(())
-    }
-
-    /// Writes what dates do to keys into their rows until the node is sealed. The dates count without it.
-    pub(super) async fn follow_dates(self: Arc<Self>, open: Weak<Open>) {
-        // Where the last page ended: keys that cannot be written must not keep the others from being seen.
-        let mut after = None;
-        loop {
-            // Sealing waits for whoever holds the unsealed state: it is held for one key at a time.
-            if open.strong_count() == 0 || self.opened().is_none() {
-                return;
-            }
-            let due =
-                self.database.due_keys(now(), after.as_ref(), DUE_KEYS_MAX).await.unwrap_or_else(|error| {
-                    tracing::warn!(error = %crate::chain(&error), "the keys' dates cannot be read");
-                    Vec::new()
-                });
-            let (mut failed, mut last_error) = (0, None);
-            for (tenant, key) in &due {
-                let Some(opened) = open.upgrade().filter(|_| self.opened().is_some()) else { return };
-                if let Err(error) = self.write_due_state(&opened, tenant, *key).await {
-                    (failed, last_error) = (failed + 1, Some((*key, error)));
-                }
-            }
-            if let Some((key, error)) = last_error {
-                tracing::error!(failed, %key, %error, "the state of keys cannot be written; their dates count anyway");
-            }
-            let is_last_page = due.len() < DUE_KEYS_MAX as usize;
-            after = if is_last_page { None } else { due.into_iter().last() };
-            if is_last_page {
-                tokio::time::sleep(DATES_ROUND).await;
-            }
-        }
-    }
-
-    async fn commit_key(
+    pub(super) async fn commit_key(
         &self,
         open: &Open,
         record: Record,
@@ -587,13 +488,24 @@ impl Node {
     }
 }
 
-/// The state of a key whose material exists from now on.
-fn complete(state: KeyState, period: &Cryptoperiod) -> Result<KeyState, ServiceError> {
-    let state = state.apply(KeyCommand::Complete).map_err(transition)?;
+/// The standing of a key whose material exists from now on.
+fn complete(standing: Standing, period: &Cryptoperiod) -> Result<Standing, ServiceError> {
+    let standing = standing.apply(KeyCommand::Complete).map_err(transition)?;
     match period.activates {
-        Some(_) => Ok(state),
-        None => state.apply(KeyCommand::Activate).map_err(transition),
+        Some(_) => Ok(standing),
+        None => standing.apply(KeyCommand::Activate).map_err(transition),
     }
+}
+
+/// The versions that decrypt only from now on, because a newer one takes over.
+fn superseded(versions: &[VersionRow]) -> Result<Vec<VersionRow>, ServiceError> {
+    let active = versions.iter().filter(|version| version.standing.state == KeyState::Active);
+    active
+        .map(|version| {
+            let standing = version.standing.apply(KeyCommand::Deactivate).map_err(transition)?;
+            Ok(VersionRow { standing, ..version.clone() })
+        })
+        .collect()
 }
 
 /// The dates of a new key lie in the future.
@@ -616,7 +528,7 @@ fn dated(mut record: Record, period: &Cryptoperiod) -> Record {
     record
 }
 
-fn transition(error: kms_core::key::TransitionError) -> ServiceError {
+pub(super) fn transition(error: kms_core::key::TransitionError) -> ServiceError {
     ServiceError::new(Reason::KeyStateForbids, error.to_string())
 }
 

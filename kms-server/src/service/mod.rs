@@ -4,13 +4,16 @@ pub mod audit;
 pub mod ceremonies;
 mod checkpoints;
 mod crypto;
+mod destruction;
 mod error;
 mod keys;
+mod life;
 mod open;
 mod seal;
 mod strangers;
 
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
+pub use destruction::{UsageReport, VersionUse, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};
 pub use open::{KeyEntry, Open};

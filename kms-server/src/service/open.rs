@@ -10,6 +10,7 @@ use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
 use kms_core::key::{KeySpec, KeyState};
 use kms_core::reason::Reason;
+use kms_core::suite::CheckValue;
 use kms_hsm::{HsmError, HsmSession, LockedBytes, Pool, Sealed};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -43,8 +44,10 @@ pub struct KeyEntry {
 impl KeyEntry {
     /// Versions whose creation was begun, and is worth finishing: not those of a key that never encrypts again.
     pub fn unfinished_versions(&self) -> impl Iterator<Item = &VersionRow> {
-        let is_worth_it = self.row.state_at(now()).may_ever_encrypt();
-        self.versions.iter().filter(move |version| is_worth_it && version.state == KeyState::Creating)
+        let is_worth_it = self.row.standing_at(now()).state.may_ever_encrypt();
+        self.versions
+            .iter()
+            .filter(move |version| is_worth_it && version.standing.state == KeyState::Creating)
     }
 
     /// One version.
@@ -177,6 +180,17 @@ impl Open {
         self.materials.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// Drops the material of some versions, when it is destroyed. Calls that use it at this moment end first.
+    pub fn forget_destroyed(&self, destroyed: &[(KeyId, KeyVersion)]) {
+        if destroyed.is_empty() {
+            return;
+        }
+        let mut materials = self.materials.write().unwrap_or_else(PoisonError::into_inner);
+        for place in destroyed {
+            materials.remove(place);
+        }
+    }
+
     /// The catalogue has a newer revision: what was cached under an older one is dropped.
     pub fn advance(&self, revision: CatalogueRevision) {
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
@@ -224,7 +238,8 @@ impl Open {
         Ok(())
     }
 
-    /// Fresh material for a wrapped key: random bytes of the HSM, sealed there by the current master key.
+    /// Fresh material for a wrapped key: random bytes of the HSM, sealed there by the current master key; and its
+    /// check value.
     ///
     /// # Errors
     /// Those of the HSM.
@@ -235,9 +250,10 @@ impl Open {
         key: (KeyId, KeyVersion),
         spec: KeySpec,
         deadline: Instant,
-    ) -> Result<WrappedKey, ServiceError> {
+    ) -> Result<(WrappedKey, Option<CheckValue>), ServiceError> {
         let mut material = LockedBytes::zeroed(spec.key_len());
         self.random(material.expose_mut(), deadline).await?;
+        let check_value = spec.aead().check_value(material.expose());
         let master = bundle.current_master_key().clone();
         let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
         let sealed = self
@@ -245,11 +261,12 @@ impl Open {
                 session.seal(master.object, master.spec, &aad, material.expose())
             })
             .await?;
-        Ok(WrappedKey {
+        let wrapped = WrappedKey {
             master_version: master.version,
             nonce: *sealed.nonce(),
             ciphertext_and_tag: sealed.into_ciphertext_and_tag(),
-        })
+        };
+        Ok((wrapped, check_value))
     }
 
     /// The material of a wrapped version, opened once and then held in locked memory.
@@ -328,6 +345,7 @@ impl Open {
             Material::Wrapped(wrapped) => {
                 self.material(bundle, key, version, wrapped, deadline).await.map(Place::Wrapped)
             }
+            Material::Erased => Err(ServiceError::new(Reason::KeyStateForbids, "the key is destroyed")),
         }
     }
 }

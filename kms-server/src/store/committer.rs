@@ -44,8 +44,10 @@ pub enum Change {
         expected_revision: Option<u64>,
         /// The row as it shall be, and its MAC. Boxed: most entries carry no change.
         key: Box<(KeyRow, Digest32)>,
-        /// Versions that are new or change their state, with their MACs.
+        /// Versions that are new or change, with their MACs.
         versions: Vec<(VersionRow, Digest32)>,
+        /// The certificate of a destruction that this change ends, with its time.
+        certificate: Option<(UnixMillis, Vec<u8>)>,
     },
     /// A signed checkpoint.
     Checkpoint(Box<StoredCheckpoint>),
@@ -404,7 +406,7 @@ impl<R: CryptoRng + Send> Worker<R> {
                     false => refused(Refusal::Exists),
                 }
             }
-            Some(Change::Key { expected_revision, key, versions }) => {
+            Some(Change::Key { expected_revision, key, versions, certificate }) => {
                 let (row, mac) = key.as_ref();
                 if let Some(claim) = &entry.idempotency {
                     let used = self.database.claim_token(connection, claim, row.key_id, time).await?;
@@ -433,6 +435,9 @@ impl<R: CryptoRng + Send> Worker<R> {
                 }
                 for (version, mac) in versions {
                     self.database.put_version(connection, version, mac).await?;
+                }
+                if let Some(certificate) = certificate {
+                    self.database.insert_destruction(connection, row, certificate).await?;
                 }
                 catalogue.0 += 1;
                 Ok(Ok(()))

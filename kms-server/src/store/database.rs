@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
-pub const SCHEMA_VERSION: i64 = 2;
-const SCHEMA: &str = include_str!("../../migrations/2.sql");
+pub const SCHEMA_VERSION: i64 = 3;
+const SCHEMA: &str = include_str!("../../migrations/3.sql");
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// SQLite's result code `SQLITE_NOTADB`.
@@ -189,6 +189,8 @@ const fn connection_setup(dialect: Dialect) -> &'static [&'static str] {
             "PRAGMA journal_mode = WAL",
             "PRAGMA synchronous = FULL",
             "PRAGMA wal_autocheckpoint = 0",
+            // Material that is destroyed is overwritten in the file, not only unlinked.
+            "PRAGMA secure_delete = ON",
         ],
         // A node that vanishes in a transaction holds the head's lock: without the second limit every other
         // node would wait for the operating system to miss it, which takes hours.

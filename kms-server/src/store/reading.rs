@@ -1,7 +1,7 @@
 //! What is read: keys with their MACs checked, the log, its checkpoints and its head.
 
 use super::database::{Database, DatabaseError, Head, KeyWithVersions, StoredSegment};
-use super::rows::{KeyRow, Material, RowMac, VersionRow};
+use super::rows::{DestructionRequest, KeyRow, Material, RowMac, VersionRow};
 use super::writing::to_i64;
 use kms_core::audit::SignedCheckpoint;
 use kms_core::codec;
@@ -9,9 +9,9 @@ use kms_core::id::{
     CatalogueRevision, HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, Destruction, KeySpec, KeyState, Protection, Standing};
 use kms_core::merkle::Frontier;
-use kms_core::suite::Digest32;
+use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
@@ -100,13 +100,15 @@ impl Database {
         let query = match selector {
             KeySelector::Id(id) => sqlx::query(
                 "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND key_id = $2",
+                 activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
+                 destruction_asked_by FROM keys WHERE tenant = $1 AND key_id = $2",
             )
             .bind(tenant.as_str())
             .bind(id.0.to_vec()),
             KeySelector::Name(name) => sqlx::query(
                 "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name = $2",
+                 activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
+                 destruction_asked_by FROM keys WHERE tenant = $1 AND name = $2",
             )
             .bind(tenant.as_str())
             .bind(name.as_str()),
@@ -130,7 +132,8 @@ impl Database {
     ) -> Result<Vec<KeyWithVersions>, DatabaseError> {
         let rows = sqlx::query(
             "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             activates, expires, sensitivity, revision, mac FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
+             activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
+             destruction_asked_by FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
         )
         .bind(tenant.as_str())
         .bind(after)
@@ -151,7 +154,8 @@ impl Database {
     pub async fn unfinished_keys(&self, mac: &RowMac) -> Result<Vec<KeyWithVersions>, DatabaseError> {
         let rows = sqlx::query(
             "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             activates, expires, sensitivity, revision, mac FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
+             activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
+             destruction_asked_by FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
              WHERE v.tenant = k.tenant AND v.key_id = k.key_id AND v.state = 'CREATING')",
         )
         .fetch_all(&self.pool)
@@ -163,8 +167,8 @@ impl Database {
         Ok(keys)
     }
 
-    /// Keys whose date has come while their rows still say the state before it, at most `count_max` in a fixed order, after
-    /// a key. Nothing here is authenticated: look at each key before anything is done to it.
+    /// Keys whose date has come while their rows still say the state before it, or whose destruction is not at its end, at
+    /// most `count_max` in a fixed order, after a key. Nothing here is authenticated: look at each key before anything is done to it.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer or was changed.
@@ -177,7 +181,9 @@ impl Database {
         let (tenant, key_id) = after.map(|(tenant, id)| (tenant.as_str(), id.0.to_vec())).unwrap_or_default();
         let rows = sqlx::query(
             "SELECT tenant, key_id FROM keys WHERE ((state = 'PRE_ACTIVE' AND activates <= $1) \
-             OR (state = 'ACTIVE' AND expires <= $1)) AND (tenant > $2 OR (tenant = $2 AND key_id > $3)) \
+             OR (state = 'ACTIVE' AND expires <= $1) OR (state IN ('DESTROY_PENDING', 'DESTROYING') AND \
+             destroys <= $1) OR EXISTS (SELECT 1 FROM key_versions v WHERE v.tenant = keys.tenant AND \
+             v.key_id = keys.key_id AND v.state IN ('DESTROY_PENDING', 'DESTROYING') AND v.destroys <= $1)) AND (tenant > $2 OR (tenant = $2 AND key_id > $3)) \
              ORDER BY tenant, key_id LIMIT $4",
         )
         .bind(to_i64(now.0))
@@ -193,6 +199,40 @@ impl Database {
             .collect()
     }
 
+    /// Versions whose material was destroyed at a time or later.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer or was changed.
+    pub async fn destroyed_since(&self, time: UnixMillis) -> Result<Vec<(KeyId, KeyVersion)>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT key_id, version FROM key_versions WHERE destroys >= $1 \
+             AND state IN ('DESTROYED', 'DESTROYED_COMPROMISED')",
+        )
+        .bind(to_i64(time.0))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok((key_id_from(row.try_get(0)?)?, version_number(row.try_get(1)?)?))).collect()
+    }
+
+    /// The destruction certificates of a key, oldest first. Each carries its own signature.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn destructions(
+        &self,
+        tenant: &TenantName,
+        key_id: KeyId,
+    ) -> Result<Vec<Vec<u8>>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT certificate FROM destructions WHERE tenant = $1 AND key_id = $2 ORDER BY time",
+        )
+        .bind(tenant.as_str())
+        .bind(key_id.0.to_vec())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
     /// Every object in the HSM that some version names.
     ///
     /// # Errors
@@ -206,7 +246,8 @@ impl Database {
 
     async fn with_versions(&self, key: KeyRow, mac: &RowMac) -> Result<KeyWithVersions, DatabaseError> {
         let rows = sqlx::query(
-            "SELECT version, state, created, hsm_object, wrapped, mac FROM key_versions \
+            "SELECT version, state, created, hsm_object, wrapped, mac, state_before, destroys, destruction_asked, \
+             destruction_asked_by, check_value FROM key_versions \
              WHERE tenant = $1 AND key_id = $2 ORDER BY version",
         )
         .bind(key.tenant.as_str())
@@ -320,14 +361,46 @@ fn date_from(row: &AnyRow, column: usize) -> Result<Option<UnixMillis>, Database
     date.map(|date| to_u64(date, "key row").map(UnixMillis)).transpose()
 }
 
+/// State in one column; state before, date, and when and by whom it was asked for in four from another on.
+fn standing_from(
+    row: &AnyRow,
+    state: usize,
+    from: usize,
+) -> Result<(Standing, Option<DestructionRequest>), DatabaseError> {
+    let corrupt = || DatabaseError::Corrupt { what: "state of a key" };
+    let before: Option<String> = row.try_get(from)?;
+    let destruction = match (before, date_from(row, from + 1)?) {
+        (None, None) => None,
+        (Some(before), Some(time)) => {
+            Some(Destruction { before: KeyState::from_name(&before).ok_or_else(corrupt)?, time })
+        }
+        _ => return Err(corrupt()),
+    };
+    let by: Option<String> = row.try_get(from + 3)?;
+    let request = match (date_from(row, from + 2)?, by) {
+        (None, None) => None,
+        (Some(time), Some(by)) => {
+            Some(DestructionRequest { by: Principal::parse(&by).map_err(|_| corrupt())?, time })
+        }
+        _ => return Err(corrupt()),
+    };
+    let standing = Standing::from_parts(parse(row, state, KeyState::from_name)?, destruction);
+    match standing {
+        Some(standing) if destruction.is_some() == request.is_some() => Ok((standing, request)),
+        _ => Err(corrupt()),
+    }
+}
+
 fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
+    let (standing, destruction_request) = standing_from(row, 5, 14)?;
     let key = KeyRow {
         tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
         key_id: key_id_from(row.try_get(1)?)?,
         name: parse(row, 2, |text| KeyName::parse(text).ok())?,
         spec: parse(row, 3, KeySpec::from_name)?,
         protection: parse(row, 4, Protection::from_name)?,
-        state: parse(row, 5, KeyState::from_name)?,
+        standing,
+        destruction_request,
         current_version: version_number(row.try_get(6)?)?,
         creator: parse(row, 7, |text| Principal::parse(text).ok())?,
         created: UnixMillis(to_u64(row.try_get(8)?, "key row")?),
@@ -343,18 +416,30 @@ fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
 fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, DatabaseError> {
     let hsm_object: Option<Vec<u8>> = row.try_get(3)?;
     let wrapped: Option<Vec<u8>> = row.try_get(4)?;
+    let (standing, destruction_request) = standing_from(row, 1, 6)?;
     let material = match (hsm_object, wrapped) {
-        (Some(object), None) => Material::Resident(object_from(object)?),
-        (None, Some(wrapped)) => Material::Wrapped(wrapped),
+        (None, None) if standing.state.is_destroyed() => Material::Erased,
+        (Some(object), None) if !standing.state.is_destroyed() => Material::Resident(object_from(object)?),
+        (None, Some(wrapped)) if !standing.state.is_destroyed() => Material::Wrapped(wrapped),
         _ => return Err(DatabaseError::Corrupt { what: "key material" }),
     };
     let version = VersionRow {
         tenant: key.tenant.clone(),
         key_id: key.key_id,
         version: version_number(row.try_get(0)?)?,
-        state: parse(row, 1, KeyState::from_name)?,
+        standing,
+        destruction_request,
         created: UnixMillis(to_u64(row.try_get(2)?, "key version")?),
         material,
+        check_value: match row.try_get::<Option<Vec<u8>>, _>(10)? {
+            None => None,
+            Some(bytes) => Some(
+                bytes
+                    .try_into()
+                    .map(CheckValue)
+                    .map_err(|_| DatabaseError::Corrupt { what: "check value" })?,
+            ),
+        },
     };
     mac.check(key.key_id, &mac.of_version(&version), &row.try_get::<Vec<u8>, _>(5)?)?;
     Ok(version)

@@ -1,8 +1,8 @@
 //! Rows as the database holds them, with the MAC that makes a changed row useless.
 
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
-use kms_core::suite::{Digest32, Suite};
+use kms_core::key::{Cryptoperiod, KeySpec, Protection, Standing};
+use kms_core::suite::{CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;
 
@@ -19,8 +19,10 @@ pub struct KeyRow {
     pub spec: KeySpec,
     /// Where its material is.
     pub protection: Protection,
-    /// The state that was last written. [`KeyRow::state_at`] is the one that counts, and gates all versions.
-    pub state: KeyState,
+    /// The standing that was last written. [`KeyRow::standing_at`] is the one that counts, and gates all versions.
+    pub standing: Standing,
+    /// Who asked for its destruction; present exactly when the standing has one.
+    pub destruction_request: Option<DestructionRequest>,
     /// When it may be used.
     pub period: Cryptoperiod,
     /// The version that encrypts.
@@ -36,10 +38,19 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
-    /// The key's state at a time: the one that was written, and what the dates have made of it.
-    pub fn state_at(&self, time: UnixMillis) -> KeyState {
-        self.period.state_at(self.state, time)
+    /// The key's standing at a time: the one that was written, and what the dates have made of it.
+    pub fn standing_at(&self, time: UnixMillis) -> Standing {
+        self.period.standing_at(self.standing, time)
     }
+}
+
+/// Who asked for a destruction, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestructionRequest {
+    /// Who.
+    pub by: Principal,
+    /// When.
+    pub time: UnixMillis,
 }
 
 /// Where the material of one version is.
@@ -49,6 +60,8 @@ pub enum Material {
     Resident(HsmObjectId),
     /// Sealed by a master key (docs/formats/database.md).
     Wrapped(Vec<u8>),
+    /// It was destroyed.
+    Erased,
 }
 
 /// One version of a key. Several rows for a key, never one blob.
@@ -60,12 +73,23 @@ pub struct VersionRow {
     pub key_id: KeyId,
     /// The version.
     pub version: KeyVersion,
-    /// Its own state.
-    pub state: KeyState,
+    /// Its own standing, as it was last written.
+    pub standing: Standing,
+    /// Who asked for its destruction; present exactly when the standing has one.
+    pub destruction_request: Option<DestructionRequest>,
     /// When it was made.
     pub created: UnixMillis,
     /// Its material.
     pub material: Material,
+    /// The first bytes of a zero block encrypted under it, where they are known.
+    pub check_value: Option<CheckValue>,
+}
+
+impl VersionRow {
+    /// The version's standing at a time.
+    pub fn standing_at(&self, time: UnixMillis) -> Standing {
+        Cryptoperiod::default().standing_at(self.standing, time)
+    }
 }
 
 /// A row's MAC is not the one of its contents.
@@ -99,8 +123,25 @@ pub fn request_digest(suite: Suite, asked: &[&str]) -> Digest32 {
     suite.hash(&[&canonical(&asked)])
 }
 
+fn date(date: Option<UnixMillis>) -> Vec<u8> {
+    date.map(|time| time.0.to_be_bytes().to_vec()).unwrap_or_default()
+}
+
+/// State, state before, end of the window or time of the destruction, when it was asked for and by whom.
+fn standing_fields(standing: &Standing, request: Option<&DestructionRequest>) -> [Vec<u8>; 5] {
+    let destruction = standing.destruction;
+    [
+        standing.state.name().into(),
+        destruction.map(|one| one.before.name().into()).unwrap_or_default(),
+        date(destruction.map(|one| one.time)),
+        date(request.map(|one| one.time)),
+        request.map(|one| one.by.to_uri().into()).unwrap_or_default(),
+    ]
+}
+
 fn key_row(row: &KeyRow) -> Vec<u8> {
-    let date = |date: Option<UnixMillis>| date.map(|time| time.0.to_be_bytes().to_vec()).unwrap_or_default();
+    let [state, before, destroys, asked, by] =
+        standing_fields(&row.standing, row.destruction_request.as_ref());
     canonical(&[
         b"kms/v1/row/key",
         row.tenant.as_str().as_bytes(),
@@ -108,7 +149,11 @@ fn key_row(row: &KeyRow) -> Vec<u8> {
         row.name.as_str().as_bytes(),
         row.spec.name().as_bytes(),
         row.protection.name().as_bytes(),
-        row.state.name().as_bytes(),
+        &state,
+        &before,
+        &destroys,
+        &asked,
+        &by,
         &row.current_version.number().to_be_bytes(),
         row.creator.to_uri().as_bytes(),
         &row.created.0.to_be_bytes(),
@@ -140,16 +185,24 @@ impl RowMac {
         let (kind, material): (&[u8], &[u8]) = match &row.material {
             Material::Resident(object) => (b"resident", &object.0),
             Material::Wrapped(wrapped) => (b"wrapped", wrapped),
+            Material::Erased => (b"erased", b""),
         };
+        let [state, before, destroys, asked, by] =
+            standing_fields(&row.standing, row.destruction_request.as_ref());
         self.mac(&canonical(&[
             b"kms/v1/row/version",
             row.tenant.as_str().as_bytes(),
             &row.key_id.0,
             &row.version.number().to_be_bytes(),
-            row.state.name().as_bytes(),
+            &state,
+            &before,
+            &destroys,
+            &asked,
+            &by,
             &row.created.0.to_be_bytes(),
             kind,
             material,
+            row.check_value.as_ref().map_or(&[], |value| &value.0),
         ]))
     }
 
@@ -171,7 +224,7 @@ impl RowMac {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kms_core::key::Cryptoperiod;
+    use kms_core::key::{Destruction, KeyState};
     use kms_hsm::MAC_LEN;
 
     const DOCUMENT: &str = include_str!("../../../docs/formats/database.md");
@@ -217,15 +270,21 @@ mod tests {
     #[test]
     fn the_documented_row_macs_are_ours() {
         let version = KeyVersion::new(2).expect("from 1");
+        let time = UnixMillis(1_797_991_200_000);
+        let destruction = Some(Destruction { before: KeyState::Active, time });
+        let pending = Standing { state: KeyState::DestroyPending, destruction };
+        let creator = Principal::parse("kms://default/administrator/admin").expect("valid");
+        let request = Some(DestructionRequest { by: creator.clone(), time: CREATED });
         let key = KeyRow {
             tenant: default_tenant(),
             key_id: KEY_ID,
             name: KeyName::parse("payroll").expect("valid"),
             spec: KeySpec::Sm4,
             protection: Protection::HsmResident,
-            state: KeyState::Active,
+            standing: pending,
+            destruction_request: request.clone(),
             current_version: version,
-            creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
+            creator,
             created: CREATED,
             period: Cryptoperiod { activates: None, expires: Some(UnixMillis(1_803_175_200_000)) },
             sensitivity: 1,
@@ -235,9 +294,11 @@ mod tests {
             tenant: default_tenant(),
             key_id: KEY_ID,
             version,
-            state: KeyState::Active,
+            standing: KeyState::Active.into(),
+            destruction_request: None,
             created: CREATED,
             material,
+            check_value: Some(CheckValue([0xc1, 0xc2, 0xc3])),
         };
         let input = hex(&key_row(&key));
         assert!(DOCUMENT.contains(&input), "docs/formats/database.md must hold {input}");
@@ -245,6 +306,12 @@ mod tests {
         is_documented("key", |suite| row_mac(suite).of_key(&key));
         let resident = of_material(Material::Resident(HsmObjectId([9; 16])));
         is_documented("version, resident", |suite| row_mac(suite).of_version(&resident));
+        let erased = VersionRow {
+            standing: Standing { state: KeyState::Destroyed, destruction },
+            destruction_request: request,
+            ..of_material(Material::Erased)
+        };
+        is_documented("version, destroyed", |suite| row_mac(suite).of_version(&erased));
         is_documented("version, wrapped", |suite| {
             row_mac(suite).of_version(&of_material(Material::Wrapped(wrapped(suite))))
         });

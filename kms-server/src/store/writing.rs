@@ -116,6 +116,7 @@ impl Database {
         mac: &Digest32,
     ) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
+            // A key is made without a destruction.
             "INSERT INTO keys (tenant, key_id, name, spec, protection, state, current_version, creator, \
              created, activates, expires, sensitivity, revision, mac) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
@@ -126,7 +127,7 @@ impl Database {
         .bind(row.name.as_str())
         .bind(row.spec.name())
         .bind(row.protection.name())
-        .bind(row.state.name())
+        .bind(row.standing.state.name())
         .bind(i64::from(row.current_version.number()))
         .bind(row.creator.to_uri())
         .bind(to_i64(row.created.0))
@@ -149,22 +150,27 @@ impl Database {
         mac: &Digest32,
     ) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
-            "UPDATE keys SET state = $1, current_version = $2, revision = $3, mac = $4 \
+            "UPDATE keys SET state = $1, current_version = $2, revision = $3, mac = $4, state_before = $8, \
+             destroys = $9, destruction_asked = $10, destruction_asked_by = $11 \
              WHERE tenant = $5 AND key_id = $6 AND revision = $7",
         )
-        .bind(row.state.name())
+        .bind(row.standing.state.name())
         .bind(i64::from(row.current_version.number()))
         .bind(to_i64(row.revision))
         .bind(mac.0.to_vec())
         .bind(row.tenant.as_str())
         .bind(row.key_id.0.to_vec())
         .bind(to_i64(expected_revision))
+        .bind(row.standing.destruction.map(|one| one.before.name()))
+        .bind(row.standing.destruction.map(|one| to_i64(one.time.0)))
+        .bind(row.destruction_request.as_ref().map(|one| to_i64(one.time.0)))
+        .bind(row.destruction_request.as_ref().map(|one| one.by.to_uri()))
         .execute(connection)
         .await?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// Inserts a version, or updates its state. The key's revision guards both.
+    /// Inserts a version, or updates what can change of it. The key's revision guards both.
     pub(super) async fn put_version(
         &self,
         connection: &mut AnyConnection,
@@ -174,22 +180,49 @@ impl Database {
         let (hsm_object, wrapped) = match &row.material {
             Material::Resident(object) => (Some(object.0.to_vec()), None),
             Material::Wrapped(wrapped) => (None, Some(wrapped.clone())),
+            Material::Erased => (None, None),
         };
         sqlx::query(
-            "INSERT INTO key_versions (tenant, key_id, version, state, created, hsm_object, wrapped, mac) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-             ON CONFLICT (tenant, key_id, version) DO UPDATE SET state = excluded.state, mac = excluded.mac",
+            "INSERT INTO key_versions (tenant, key_id, version, state, created, hsm_object, wrapped, mac, \
+             state_before, destroys, destruction_asked, destruction_asked_by, check_value) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             ON CONFLICT (tenant, key_id, version) DO UPDATE SET state = excluded.state, mac = excluded.mac, \
+             hsm_object = excluded.hsm_object, wrapped = excluded.wrapped, state_before = excluded.state_before, \
+             destroys = excluded.destroys, destruction_asked = excluded.destruction_asked, \
+             destruction_asked_by = excluded.destruction_asked_by, check_value = excluded.check_value",
         )
         .bind(row.tenant.as_str())
         .bind(row.key_id.0.to_vec())
         .bind(i64::from(row.version.number()))
-        .bind(row.state.name())
+        .bind(row.standing.state.name())
         .bind(to_i64(row.created.0))
         .bind(hsm_object)
         .bind(wrapped)
         .bind(mac.0.to_vec())
+        .bind(row.standing.destruction.map(|one| one.before.name()))
+        .bind(row.standing.destruction.map(|one| to_i64(one.time.0)))
+        .bind(row.destruction_request.as_ref().map(|one| to_i64(one.time.0)))
+        .bind(row.destruction_request.as_ref().map(|one| one.by.to_uri()))
+        .bind(row.check_value.map(|value| value.0.to_vec()))
         .execute(connection)
         .await?;
+        Ok(())
+    }
+
+    /// Writes a destruction certificate.
+    pub(super) async fn insert_destruction(
+        &self,
+        connection: &mut AnyConnection,
+        key: &KeyRow,
+        (time, certificate): &(UnixMillis, Vec<u8>),
+    ) -> Result<(), DatabaseError> {
+        sqlx::query("INSERT INTO destructions (tenant, key_id, time, certificate) VALUES ($1, $2, $3, $4)")
+            .bind(key.tenant.as_str())
+            .bind(key.key_id.0.to_vec())
+            .bind(to_i64(time.0))
+            .bind(certificate.clone())
+            .execute(connection)
+            .await?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod account;
 mod ceremony_crash;
 mod crash;
+mod destruction;
 mod garbage;
 mod interrupted;
 mod known_secrets;

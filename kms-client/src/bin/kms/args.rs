@@ -117,11 +117,39 @@ pub enum KeyCommand {
     Recover(KeyArgument),
     /// Mark a key whose material somebody else may know: it does nothing from then on, for good
     Compromise(KeyArgument),
+    /// Show how often, when and by whom each version was used
+    Usage {
+        /// Name or id
+        key: String,
+    },
+    /// Stop every use of a key at once, and destroy it when a window is over
+    ScheduleDestruction {
+        /// Name or id, for one version with @VERSION
+        key: String,
+        /// How long it can be cancelled, 7 to 30
+        #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(7..=30))]
+        window_days: u32,
+    },
+    /// Keep a key after all; it is suspended then if it was active
+    CancelDestruction(KeyArgument),
+    /// Print the signed certificates of what was destroyed of a key
+    Certificates {
+        /// Name or id
+        key: String,
+    },
+    /// Verify a destruction certificate and show what it says; needs no server
+    VerifyCertificate {
+        /// The certificate; - for the standard input
+        file: PathBuf,
+        /// Bundle of the deployment
+        #[arg(long, value_name = "FILE")]
+        bundle: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 pub struct KeyArgument {
-    /// Name or id
+    /// Name or id; for one version with @VERSION where that is possible
     pub key: String,
 }
 

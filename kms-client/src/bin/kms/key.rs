@@ -1,8 +1,8 @@
 //! `kms key`.
 
 use crate::args::{KeyArgument, KeyCommand};
-use crate::output::{Failure, fields, table};
-use crate::{Session, key_reference};
+use crate::output::{Failure, fields, hex, table};
+use crate::{Session, destruction, key_reference};
 use kms_client::audit::rfc3339;
 use kms_client::{ClientError, CreateKey, IdempotencyToken, Key};
 use kms_core::id::KeyName;
@@ -58,6 +58,18 @@ pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> 
             let reference = key_reference(&key)?;
             changed(session, &key, session.connect().await?.compromise_key(&reference).await)
         }
+        KeyCommand::ScheduleDestruction { key, window_days } => {
+            let reference = key_reference(&key)?;
+            let client = session.connect().await?;
+            changed(session, &key, client.schedule_destruction(&reference, window_days).await)
+        }
+        KeyCommand::CancelDestruction(KeyArgument { key }) => {
+            let reference = key_reference(&key)?;
+            changed(session, &key, session.connect().await?.cancel_destruction(&reference).await)
+        }
+        KeyCommand::Usage { key } => destruction::usage(session, &key).await,
+        KeyCommand::Certificates { key } => destruction::certificates(session, &key).await,
+        KeyCommand::VerifyCertificate { file, bundle } => destruction::verify(session, &file, &bundle),
     }
 }
 
@@ -108,14 +120,26 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
             ("created", format!("{} by {}", rfc3339(key.created), key.creator)),
             ("revision", key.revision.to_string()),
         ]);
+        if let Some(destruction) = &key.destruction {
+            text.push_str(&fields(&[("destruction", destruction::sentence(key.state, destruction))]));
+        }
         if !key.versions.is_empty() {
             let rows: Vec<Vec<String>> = key
                 .versions
                 .iter()
-                .map(|one| vec![one.number.to_string(), one.state.name().into(), rfc3339(one.created)])
+                .map(|one| {
+                    let destruction = one.destruction.as_ref();
+                    vec![
+                        one.number.to_string(),
+                        one.state.name().into(),
+                        rfc3339(one.created),
+                        hex(&one.check_value),
+                        destruction.map(|found| destruction::sentence(one.state, found)).unwrap_or_default(),
+                    ]
+                })
                 .collect();
             text.push('\n');
-            text.push_str(&table(&["VERSION", "STATE", "CREATED"], &rows));
+            text.push_str(&table(&["VERSION", "STATE", "CREATED", "CHECK", "DESTRUCTION"], &rows));
         }
         text
     };
@@ -131,6 +155,8 @@ fn value(key: &Key) -> Value {
                 "version": version.number.number(),
                 "state": version.state.name(),
                 "created": rfc3339(version.created),
+                "check_value": hex(&version.check_value),
+                "destruction": version.destruction.as_ref().map(destruction::value),
             })
         })
         .collect();
@@ -148,5 +174,6 @@ fn value(key: &Key) -> Value {
         "created": rfc3339(key.created),
         "creator": key.creator,
         "revision": key.revision,
+        "destruction": key.destruction.as_ref().map(destruction::value),
     })
 }

@@ -3,6 +3,7 @@
 mod args;
 mod audit;
 mod data_key;
+mod destruction;
 mod file;
 mod key;
 mod output;

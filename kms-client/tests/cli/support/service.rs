@@ -159,7 +159,14 @@ impl Fake {
             protection: v1::Protection::HsmWrapped.into(),
             state: v1::KeyState::Active.into(),
             current_version: 1,
-            versions: vec![v1::KeyVersion { version: 1, state: v1::KeyState::Active.into(), created: time }],
+            versions: vec![v1::KeyVersion {
+                version: 1,
+                state: v1::KeyState::Active.into(),
+                created: time,
+                check_value: vec![0xc1, 0xc2, 0xc3],
+                destruction: None,
+            }],
+            destruction: None,
             created: time,
             creator: ADMIN.into(),
             revision: 3,
@@ -235,6 +242,52 @@ impl Keys for Fake {
     async fn suspend_key(&self, _: Request<v1::SuspendKeyRequest>) -> Answer<v1::Key> {
         self.admit("suspend_key").await?;
         Ok(Response::new(v1::Key { state: v1::KeyState::Suspended.into(), ..self.key() }))
+    }
+
+    async fn schedule_destruction(
+        &self,
+        request: Request<v1::ScheduleDestructionRequest>,
+    ) -> Answer<v1::Key> {
+        self.admit("schedule_destruction").await?;
+        let days = request.into_inner().window_days;
+        let destruction = Some(v1::Destruction {
+            state_before: v1::KeyState::Active.into(),
+            time: Some(prost_types::Timestamp {
+                seconds: 1_795_000_000 + 86_400 * i64::from(days),
+                nanos: 0,
+            }),
+            asked: Some(prost_types::Timestamp { seconds: 1_795_000_000, nanos: 0 }),
+            asked_by: "kms://default/administrator/admin".into(),
+        });
+        let state = v1::KeyState::DestroyPending.into();
+        Ok(Response::new(v1::Key { state, destruction, ..self.key() }))
+    }
+
+    async fn cancel_destruction(&self, _: Request<v1::CancelDestructionRequest>) -> Answer<v1::Key> {
+        self.admit("cancel_destruction").await?;
+        Ok(Response::new(v1::Key { state: v1::KeyState::Suspended.into(), ..self.key() }))
+    }
+
+    async fn get_usage_report(&self, _: Request<v1::GetUsageReportRequest>) -> Answer<v1::UsageReport> {
+        self.admit("get_usage_report").await?;
+        let used = v1::VersionUse {
+            version: 2,
+            data_keys: 7,
+            encryptions: 5,
+            decryptions: 3,
+            last_used: Some(prost_types::Timestamp { seconds: 1_795_000_000, nanos: 0 }),
+            last_used_by: "kms://default/operator/app".into(),
+        };
+        Ok(Response::new(v1::UsageReport { versions: vec![used], ..Default::default() }))
+    }
+
+    async fn get_destruction_certificates(
+        &self,
+        _: Request<v1::GetDestructionCertificatesRequest>,
+    ) -> Answer<v1::GetDestructionCertificatesResponse> {
+        self.admit("get_destruction_certificates").await?;
+        // Nothing that is one.
+        Ok(Response::new(v1::GetDestructionCertificatesResponse { certificates: vec![vec![1, 2, 3]] }))
     }
 
     async fn resume_key(&self, _: Request<v1::ResumeKeyRequest>) -> Answer<v1::Key> {

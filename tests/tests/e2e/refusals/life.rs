@@ -7,16 +7,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tonic::{Response, Status};
 
 /// The commands that a client can give, as docs/key-states.md names them.
-const COMMANDS: [&str; 7] =
-    ["activate", "suspend", "resume", "deactivate", "archive", "recover", "compromise"];
+const COMMANDS: [&str; 9] =
+    ["activate", "suspend", "resume", "deactivate", "archive", "recover", "compromise", "schedule", "cancel"];
 /// How each state is reached from a new key.
-const WAYS: [(&str, &[&str]); 6] = [
+const WAYS: [(&str, &[&str]); 7] = [
     ("PRE_ACTIVE", &[]),
     ("ACTIVE", &["activate"]),
     ("SUSPENDED", &["activate", "suspend"]),
     ("DEACTIVATED", &["activate", "deactivate"]),
     ("ARCHIVED", &["activate", "deactivate", "archive"]),
     ("COMPROMISED", &["activate", "compromise"]),
+    ("DESTROY_PENDING", &["activate", "schedule"]),
 ];
 
 async fn command(rpc: &mut Rpc, command: &str, key: &str) -> Result<Response<v1::Key>, Status> {
@@ -29,6 +30,10 @@ async fn command(rpc: &mut Rpc, command: &str, key: &str) -> Result<Response<v1:
         "archive" => rpc.keys.archive_key(v1::ArchiveKeyRequest { key }).await,
         "recover" => rpc.keys.recover_key(v1::RecoverKeyRequest { key }).await,
         "compromise" => rpc.keys.compromise_key(v1::CompromiseKeyRequest { key }).await,
+        "schedule" => {
+            rpc.keys.schedule_destruction(v1::ScheduleDestructionRequest { key, window_days: 7 }).await
+        }
+        "cancel" => rpc.keys.cancel_destruction(v1::CancelDestructionRequest { key }).await,
         other => panic!("there is no command {other}"),
     }
 }
@@ -97,10 +102,9 @@ async fn key_in(state: &str, name: &str, protection: v1::Protection) -> Option<V
 #[tokio::test]
 async fn every_command_does_in_every_state_what_the_document_says() {
     let (mut rpc, mut expected) = (admin().await, Expected::default());
-    let heading =
-        "| state | complete | activate | suspend | resume | deactivate | archive | recover | compromise |";
-    let table = table(heading);
-    assert_eq!(table.len(), 1 + WAYS.len(), "CREATING and every state that a client can bring about");
+    let table = table("| state | complete | activate | suspend | resume | deactivate | archive | recover | ");
+    // The others are CREATING and the three that only time leads to.
+    assert_eq!(table.len(), WAYS.len() + 4, "every state that a client can bring about has a way");
     for (number, (state, _)) in WAYS.into_iter().enumerate() {
         let (_, cells) = table.iter().find(|(row, _)| row == state).expect("a row of every state");
         for (column, verb) in COMMANDS.into_iter().enumerate() {
@@ -270,5 +274,122 @@ async fn a_token_with_other_dates_is_a_conflict_and_a_compromise_takes_effect_on
     command(&mut rpc, "compromise", "stolen").await.expect("marks it");
     let refused = Refused::from(app.crypto.decrypt(decrypt(&ciphertext)).await.expect_err("refused"));
     assert!(refused.message.contains("COMPROMISED"), "{refused:?}");
+    expected.are_all_recorded().await;
+}
+
+fn schedule(key: &str, window_days: u32) -> v1::ScheduleDestructionRequest {
+    v1::ScheduleDestructionRequest { key: key.into(), window_days }
+}
+
+#[tokio::test]
+async fn a_window_has_7_to_30_days_and_30_when_none_is_named() {
+    let (mut rpc, mut expected) = (admin().await, Expected::default());
+    make_key("windowed", v1::Protection::HsmWrapped).await;
+    for days in [1, 6, 31, u32::MAX] {
+        let answer = rpc.keys.schedule_destruction(schedule("windowed", days)).await;
+        expected.refusal(answer, "FIELD_INVALID", Some("window_days"));
+    }
+    for (asked, days) in [(0, 30), (7, 7), (30, 30)] {
+        let key = rpc.keys.schedule_destruction(schedule("windowed", asked)).await.expect("schedules");
+        let destruction = key.into_inner().destruction.expect("a destruction");
+        assert_eq!(destruction.asked_by, "kms://default/administrator/admin");
+        let (time, asked) = (destruction.time.expect("a time"), destruction.asked.expect("a time"));
+        assert!((days * 86_400 - 5..=days * 86_400).contains(&(time.seconds - asked.seconds)), "{time:?}");
+        let cancelled = command(&mut rpc, "cancel", "windowed").await.expect("cancels").into_inner();
+        assert_eq!(cancelled.destruction, None);
+        command(&mut rpc, "resume", "windowed").await.ok();
+    }
+    expected.refusal(command(&mut rpc, "cancel", "windowed").await, "KEY_STATE_FORBIDS", None);
+    let certificates = v1::GetDestructionCertificatesRequest { key: "windowed".into() };
+    expected.refusal(rpc.keys.get_destruction_certificates(certificates).await, "KEY_STATE_FORBIDS", None);
+    expected.are_all_recorded().await;
+}
+
+#[tokio::test]
+async fn a_command_to_one_version_changes_that_version_alone() {
+    let (mut rpc, mut app, mut expected) = (admin().await, app().await, Expected::default());
+    for (name, protection) in
+        [("versions-resident", v1::Protection::HsmResident), ("versions-wrapped", v1::Protection::HsmWrapped)]
+    {
+        make_key(name, protection).await;
+        let first = app.crypto.encrypt(encrypt(name)).await.expect("encrypts").into_inner().ciphertext;
+        let rotate = v1::RotateKeyRequest { key: name.into(), ..Default::default() };
+        rpc.keys.rotate_key(rotate.clone()).await.expect("rotates");
+        let second = app.crypto.encrypt(encrypt(name)).await.expect("encrypts").into_inner().ciphertext;
+        let (one, two) = (format!("{name}@1"), format!("{name}@2"));
+
+        // The old version goes; the current one does not notice.
+        let key = command(&mut rpc, "compromise", &one).await.expect("marks it").into_inner();
+        let states: Vec<_> = key.versions.iter().map(|version| version.state()).collect();
+        assert_eq!(key.state(), v1::KeyState::Active);
+        assert_eq!(states, [v1::KeyState::Compromised, v1::KeyState::Active]);
+        expected.refusal(app.crypto.decrypt(decrypt(&first)).await, "KEY_STATE_FORBIDS", None);
+        app.crypto.decrypt(decrypt(&second)).await.expect("the other version decrypts");
+        app.crypto.encrypt(encrypt(name)).await.expect("the key encrypts");
+
+        // The current one stops: nothing encrypts until there is another, and it comes back to decrypt only.
+        command(&mut rpc, "suspend", &two).await.expect("suspends");
+        expected.refusal(app.crypto.encrypt(encrypt(name)).await, "KEY_STATE_FORBIDS", None);
+        rpc.keys.rotate_key(rotate).await.expect("rotates");
+        app.crypto.encrypt(encrypt(name)).await.expect("the new version encrypts");
+        expected.refusal(app.crypto.decrypt(decrypt(&second)).await, "KEY_STATE_FORBIDS", None);
+        let key = command(&mut rpc, "resume", &two).await.expect("resumes").into_inner();
+        assert_eq!(key.versions[1].state(), v1::KeyState::Deactivated, "version 3 has taken over");
+        app.crypto.decrypt(decrypt(&second)).await.expect("decrypts again");
+        expected.refusal(app.crypto.encrypt(encrypt(&two)).await, "KEY_STATE_FORBIDS", None);
+
+        let key = rpc.keys.schedule_destruction(schedule(&two, 7)).await.expect("schedules").into_inner();
+        assert_eq!(key.versions[1].state(), v1::KeyState::DestroyPending);
+        assert!(key.destruction.is_none() && key.versions[1].destruction.is_some());
+        expected.refusal(app.crypto.decrypt(decrypt(&second)).await, "KEY_STATE_FORBIDS", None);
+        let key = command(&mut rpc, "cancel", &two).await.expect("cancels").into_inner();
+        assert_eq!(key.versions[1].state(), v1::KeyState::Deactivated, "as before");
+        app.crypto.decrypt(decrypt(&second)).await.expect("decrypts again");
+
+        for verb in ["activate", "deactivate"] {
+            expected.refusal(command(&mut rpc, verb, &one).await, "FIELD_INVALID", Some("key"));
+        }
+        let missing = command(&mut rpc, "suspend", &format!("{name}@9")).await;
+        expected.refusal(missing, "KEY_VERSION_NOT_FOUND", None);
+    }
+    expected.are_all_recorded().await;
+}
+
+#[tokio::test]
+async fn the_usage_of_a_key_counts_what_was_done_with_each_version() {
+    let (mut rpc, mut app, mut expected) = (admin().await, app().await, Expected::default());
+    make_key("counted", v1::Protection::HsmWrapped).await;
+    make_key("counted-not", v1::Protection::HsmWrapped).await;
+    let usage = |key: &str| v1::GetUsageReportRequest { key: key.into() };
+    let unused = rpc.keys.get_usage_report(usage("counted")).await.expect("answers").into_inner();
+    assert_eq!((unused.name.as_str(), unused.versions.len()), ("counted", 0));
+    let generate = v1::GenerateDataKeyRequest { key: "counted".into(), ..Default::default() };
+    let data_key = app.crypto.generate_data_key(generate.clone()).await.expect("generates").into_inner();
+    app.crypto.generate_data_key(generate.clone()).await.expect("generates");
+    app.crypto.encrypt(encrypt("counted-not")).await.expect("encrypts");
+    let rotate = v1::RotateKeyRequest { key: "counted".into(), ..Default::default() };
+    rpc.keys.rotate_key(rotate).await.expect("rotates");
+    let ciphertext = app.crypto.encrypt(encrypt("counted")).await.expect("encrypts").into_inner().ciphertext;
+    app.crypto.decrypt(decrypt(&ciphertext)).await.expect("decrypts");
+    let open = |ciphertext: Vec<u8>| v1::DecryptDataKeyRequest { ciphertext, ..Default::default() };
+    app.crypto.decrypt_data_key(open(data_key.ciphertext)).await.expect("decrypts");
+    // What was refused is no use.
+    command(&mut rpc, "suspend", "counted").await.expect("suspends");
+    expected.refusal(app.crypto.generate_data_key(generate).await, "KEY_STATE_FORBIDS", None);
+
+    let used = rpc.keys.get_usage_report(usage("counted")).await.expect("answers").into_inner();
+    let counts: Vec<_> = used
+        .versions
+        .iter()
+        .map(|one| (one.version, one.data_keys, one.encryptions, one.decryptions, one.last_used_by.as_str()))
+        .collect();
+    let by = "kms://default/operator/app";
+    assert_eq!(counts, [(1, 2, 0, 1, by), (2, 0, 1, 1, by)]);
+    assert!(
+        used.versions[0].last_used.expect("a time").seconds
+            >= used.versions[1].last_used.expect("a time").seconds
+    );
+    expected.refusal(app.keys.get_usage_report(usage("counted")).await, "NOT_PERMITTED", None);
+    expected.refusal(rpc.keys.get_usage_report(usage("nobody")).await, "KEY_NOT_FOUND", None);
     expected.are_all_recorded().await;
 }

@@ -31,6 +31,10 @@ CREATE TABLE keys (
   spec TEXT NOT NULL,
   protection TEXT NOT NULL,
   state TEXT NOT NULL,
+  state_before TEXT,
+  destroys BIGINT,
+  destruction_asked BIGINT,
+  destruction_asked_by TEXT,
   current_version BIGINT NOT NULL,
   creator TEXT NOT NULL,
   created BIGINT NOT NULL,
@@ -44,16 +48,30 @@ CREATE TABLE keys (
 );
 CREATE INDEX keys_activates ON keys (activates);
 CREATE INDEX keys_expires ON keys (expires);
+CREATE INDEX keys_destroys ON keys (destroys);
 CREATE TABLE key_versions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,
   version BIGINT NOT NULL,
   state TEXT NOT NULL,
+  state_before TEXT,
+  destroys BIGINT,
+  destruction_asked BIGINT,
+  destruction_asked_by TEXT,
   created BIGINT NOT NULL,
   hsm_object BLOB,
   wrapped BLOB,
+  check_value BLOB,
   mac BLOB NOT NULL,
   PRIMARY KEY (tenant, key_id, version)
+);
+CREATE INDEX key_versions_destroys ON key_versions (destroys);
+CREATE TABLE destructions (
+  tenant TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  time BIGINT NOT NULL,
+  certificate BLOB NOT NULL,
+  PRIMARY KEY (tenant, key_id, time)
 );
 CREATE TABLE idempotency (
   tenant TEXT NOT NULL,
