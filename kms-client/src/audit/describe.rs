@@ -35,6 +35,14 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "key.archive" => ("archived key", "archive key"),
         "key.recover" => ("recovered from the archive key", "recover from the archive key"),
         "key.compromise" => ("marked as compromised key", "mark as compromised key"),
+        "key.schedule_destruction" => ("scheduled the destruction of key", "schedule the destruction of key"),
+        "key.cancel_destruction" => ("cancelled the destruction of key", "cancel the destruction of key"),
+        "key.destroy" => ("began to destroy key", "begin to destroy key"),
+        "key.erase" => ("erased the material of key", "erase the material of key"),
+        "key.destruction" => {
+            ("read the destruction certificates of key", "read the destruction certificates of key")
+        }
+        "key.usage_report" => ("read the usage of key", "read the usage of key"),
         "key.rotate" => ("rotated key", "rotate key"),
         "key.suspend" => ("suspended key", "suspend key"),
         "key.resume" => ("resumed key", "resume key"),
