@@ -1,6 +1,7 @@
 //! The `kms` command and the client library, as users and applications meet them.
 
 mod files;
+mod nodes;
 mod offline;
 mod online;
 mod support;

@@ -15,6 +15,9 @@ pub struct Arguments {
     /// Profile with the service's address and the caller's certificate
     #[arg(long, global = true, env = "KMS_PROFILE", value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// Use only this one of the profile's endpoints
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Form of the output
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
     pub output: OutputFormat,
