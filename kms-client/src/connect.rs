@@ -352,7 +352,7 @@ impl Tries {
     fn failed(&mut self, nodes: &Nodes, position: usize, error: ClientError) {
         let endpoint = &nodes.at(position).endpoint;
         match self.failures.iter_mut().find(|failure| failure.endpoint == *endpoint) {
-            Some(failure) => failure.error = Box::new(error),
+            Some(failure) => *failure.error = error,
             None => self.failures.push(FailedNode::new(endpoint, error)),
         }
     }
