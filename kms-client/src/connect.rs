@@ -232,10 +232,7 @@ impl Client {
                 };
                 tries.count += 1;
                 let error = match self.try_once(repeat, position, request, share, end, &send).await {
-                    Ok(answer) => {
-                        self.nodes.worked(position);
-                        return Ok((answer, position));
-                    }
+                    Ok(answer) => return Ok((answer, position)),
                     Err(error) => error,
                 };
                 let blame = Blame::of(&error);

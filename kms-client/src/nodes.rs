@@ -67,18 +67,14 @@ impl Nodes {
         &self.all[position]
     }
 
-    /// The positions of all nodes, once each, beginning with the node that worked last.
+    /// The positions of all nodes, once each, beginning with the one that worked last.
     pub fn round(&self) -> impl Iterator<Item = usize> + Send + use<> {
         let (first, count) = (self.first.load(Ordering::Relaxed), self.all.len());
         (0..count).map(move |step| (first + step) % count)
     }
 
-    /// The next calls begin here.
-    pub fn worked(&self, position: usize) {
-        self.first.store(position, Ordering::Relaxed);
-    }
-
-    /// The next calls begin behind this node, unless somebody knows better already.
+    /// The next calls begin behind this node, unless they begin elsewhere already. So they stay with a node for
+    /// as long as it works.
     pub fn failed(&self, position: usize) {
         let next = (position + 1) % self.all.len();
         let _ = self.first.compare_exchange(position, next, Ordering::Relaxed, Ordering::Relaxed);
