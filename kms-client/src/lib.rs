@@ -8,6 +8,7 @@
 
 pub mod audit;
 mod bundle;
+mod cache;
 mod connect;
 mod convert;
 mod crypto;
@@ -19,9 +20,26 @@ mod profile;
 mod system;
 
 pub use bundle::{BundleFileError, load_bundle};
+pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
 pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
 pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, Version};
 pub use profile::{Profile, ProfileError};
 pub use system::{SealState, Status, WhoAmI};
+
+// What the methods take and give, so that an application needs this crate alone.
+pub use kms_core::context::{ContextError, EncryptionContext};
+pub use kms_core::id::{KeyRef, NameError};
+pub use kms_core::reason::Reason;
+pub use kms_core::secret::Secret;
+
+/// An encryption context of these pairs, in any order.
+///
+/// # Errors
+/// [`ContextError`]: more than 16 pairs or 8 KiB, an empty key, or a key twice.
+pub fn context<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<EncryptionContext, ContextError> {
+    EncryptionContext::new(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())))
+}
