@@ -337,7 +337,7 @@ fn a_file_is_complete_or_not_there_and_kms_reads_it() {
     assert_eq!(mode & 0o777, 0o600);
     let mut kms = std::process::Command::new(env!("CARGO_BIN_EXE_kms"));
     kms.args(["--profile", "profile.toml", "decrypt", "--context", "department=hr", "sealed", "by-kms"]);
-    assert!(kms.current_dir(setup.folder.path()).status().expect("the command starts").success());
+    assert!(kms.current_dir(setup.folder.path()).output().expect("the command starts").status.success());
     assert_eq!(std::fs::read(path("by-kms")).expect("reads"), vec![7; 150_000]);
 }
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kms_core::id::UnixMillis;
 use kms_core::key::{KeySpec, Protection};
 use std::path::PathBuf;
@@ -67,6 +68,18 @@ pub enum Command {
     Audit(AuditCommand),
     /// Close the HSM partition and wipe every key from the node's memory
     Seal,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_parser = clap::value_parser!(Shell))]
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page for each command
+    Man {
+        /// Write kms.1, kms-key.1, .. into this folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

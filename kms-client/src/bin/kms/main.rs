@@ -5,6 +5,7 @@ mod audit;
 mod data_key;
 mod file;
 mod key;
+mod manual;
 mod output;
 mod pending;
 mod status;
@@ -100,6 +101,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Audit(command) => audit::run(session, command).await?,
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Man { out } => manual::pages(out.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
