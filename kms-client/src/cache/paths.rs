@@ -60,7 +60,7 @@ fn unfinished(destination: &Path, mode: u32) -> Result<(File, tempfile::TempPath
         .suffix(".incomplete")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder);
-    Ok(made.map(NamedTempFile::into_parts).map_err(FileError::Write)?)
+    made.map(NamedTempFile::into_parts).map_err(FileError::Write)
 }
 
 fn finish(file: File, place: tempfile::TempPath, destination: &Path) -> Result<(), EnvelopeError> {
