@@ -8,7 +8,7 @@ pub use describe::{describe, rfc3339};
 pub use export::{EventCount, ExportError, ExportReader, ExportWriter, Frame, LogSummary, verify_export};
 pub use proof::{ProofFault, ShownRecord};
 
-use crate::connect::Client;
+use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
 use kms_core::audit::Record;
@@ -16,7 +16,7 @@ use kms_core::codec;
 use kms_core::id::UnixMillis;
 use kms_proto::v1;
 use std::io::{self, Write};
-use tonic::{Request, Streaming};
+use tonic::Streaming;
 
 /// Which records to read.
 #[derive(Clone, Debug, Default)]
@@ -53,20 +53,45 @@ pub struct ListedRecord {
 pub struct Records {
     client: Client,
     stream: Streaming<v1::AuditRecord>,
-    follow: bool,
+    /// Which node sends it.
+    node: usize,
+    /// What is still to come.
+    query: RecordQuery,
+    /// Streams that broke since the last record.
+    break_count: u32,
 }
 
 impl Records {
-    /// The next record; `None` at the end. With `follow`, waits for it without a limit.
+    /// The next record; `None` at the end. With `follow`, waits for it without a limit, and goes on behind the
+    /// last record at another node, or on a new connection, when the stream breaks.
     ///
     /// # Errors
-    /// A broken stream, or bytes that are not a record.
+    /// A broken stream that no node resumes within the deadline, or bytes that are not a record.
     pub async fn next(&mut self) -> Result<Option<ListedRecord>, ClientError> {
-        let message = match self.follow {
-            true => self.stream.message().await.map_err(|status| self.client.error(status))?,
-            false => self.client.step(self.stream.message()).await?,
+        let message = loop {
+            let received = match self.query.follow {
+                true => self.stream.message().await.map_err(|status| self.client.error(self.node, status)),
+                false => self.client.step(self.node, self.stream.message()).await,
+            };
+            match received {
+                Ok(message) => break message,
+                Err(error) if self.query.follow && self.break_count < self.client.try_count_max() => {
+                    if !self.client.may_resume(self.node, &error) {
+                        return Err(error);
+                    }
+                    self.break_count += 1;
+                    if self.query.count_max == Some(0) {
+                        return Ok(None);
+                    }
+                    (self.stream, self.node) = self.client.record_stream(&self.query).await?;
+                }
+                Err(error) => return Err(error),
+            }
         };
         let Some(message) = message else { return Ok(None) };
+        self.break_count = 0;
+        self.query.from_index = message.index + 1;
+        self.query.count_max = self.query.count_max.map(|count| count.saturating_sub(1));
         let record = codec::open(&message.body)
             .map_err(|error| ClientError::malformed(format!("record {} {error}", message.index)))?;
         let time = convert::time(message.time, "a record")?;
@@ -91,6 +116,14 @@ impl Client {
     /// # Errors
     /// `NOT_PERMITTED`, `FIELD_INVALID`.
     pub async fn list_records(&self, query: &RecordQuery) -> Result<Records, ClientError> {
+        let (stream, node) = self.record_stream(query).await?;
+        Ok(Records { client: self.clone(), stream, node, query: query.clone(), break_count: 0 })
+    }
+
+    async fn record_stream(
+        &self,
+        query: &RecordQuery,
+    ) -> Result<(Streaming<v1::AuditRecord>, usize), ClientError> {
         let request = v1::ListRecordsRequest {
             key: query.key.clone().unwrap_or_default(),
             actor: query.actor.clone().unwrap_or_default(),
@@ -99,9 +132,10 @@ impl Client {
             count_max: query.count_max.unwrap_or_default(),
             follow: query.follow,
         };
-        let mut stubs = self.stubs.clone();
-        let response = self.step(stubs.audit.list_records(Request::new(request))).await?;
-        Ok(Records { client: self.clone(), stream: response.into_inner(), follow: query.follow })
+        self.call_any(Repeat::Stream, &request, |mut stubs, request| async move {
+            stubs.audit.list_records(request).await
+        })
+        .await
     }
 
     /// One record with the proof that it is in the log. Check it with [`ShownRecord::check`].
@@ -110,25 +144,25 @@ impl Client {
     /// `RECORD_NOT_FOUND`, `NOT_PERMITTED`.
     pub async fn show_record(&self, index: u64) -> Result<ShownRecord, ClientError> {
         let answer = self
-            .call(
-                crate::connect::Repeat::Safe,
-                &v1::ShowRecordRequest { index },
-                |mut stubs, request| async move { stubs.audit.show_record(request).await },
-            )
+            .call(Repeat::Safe, &v1::ShowRecordRequest { index }, |mut stubs, request| async move {
+                stubs.audit.show_record(request).await
+            })
             .await?;
         ShownRecord::from_answer(index, answer)
     }
 
-    /// Writes the whole log as an export file. `spool` holds the segments until all checkpoints are written.
+    /// Writes the whole log as an export file. It comes from one node from beginning to end. `spool` holds the segments until all checkpoints are written.
     ///
     /// # Errors
     /// [`ExportStopped`]; what was written is then no export.
     pub async fn export_log<W: Write>(&self, output: W, spool: std::fs::File) -> Result<W, ExportStopped> {
-        let mut stubs = self.stubs.clone();
-        let response = self.step(stubs.audit.export(Request::new(v1::ExportRequest {}))).await?;
-        let mut stream = response.into_inner();
+        let (mut stream, node) = self
+            .call_any(Repeat::Stream, &v1::ExportRequest {}, |mut stubs, request| async move {
+                stubs.audit.export(request).await
+            })
+            .await?;
         let mut writer = ExportWriter::new(output, spool)?;
-        while let Some(message) = self.step(stream.message()).await? {
+        while let Some(message) = self.step(node, stream.message()).await? {
             match message.frame {
                 Some(v1::export_frame::Frame::Segment(segment)) => writer.segment(&segment)?,
                 Some(v1::export_frame::Frame::Checkpoint(checkpoint)) => writer.checkpoint(&checkpoint)?,

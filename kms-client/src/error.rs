@@ -68,17 +68,92 @@ pub enum ClientError {
         /// What is wrong with it.
         what: String,
     },
+    /// None of several nodes could serve the call. For each, why.
+    #[error("no node could serve the call: {}", list(failures))]
+    NoNodeServed {
+        /// The nodes that were asked, in that order, with the last failure of each.
+        failures: Vec<FailedNode>,
+    },
+    /// The call is about one node, and the client knows several.
+    #[error(
+        "the call is about one node and the profile names several; choose one of: {}",
+        endpoints.join(", ")
+    )]
+    NodeAmbiguous {
+        /// The nodes.
+        endpoints: Vec<String>,
+    },
     /// The operating system gave no random bytes.
     #[error("the operating system gives no random bytes")]
     NoRandomness(#[source] getrandom::Error),
 }
 
+/// Why one of several nodes did not serve a call.
+#[derive(Debug)]
+pub struct FailedNode {
+    /// Its address.
+    pub endpoint: String,
+    /// Its last failure.
+    pub error: Box<ClientError>,
+}
+
+impl FailedNode {
+    pub(crate) fn new(endpoint: &str, error: ClientError) -> Self {
+        Self { endpoint: endpoint.to_owned(), error: Box::new(error) }
+    }
+}
+
+fn list(failures: &[FailedNode]) -> String {
+    let sentences: Vec<String> = failures
+        .iter()
+        .map(|failure| match &*failure.error {
+            // Their sentences begin with the address.
+            error @ (ClientError::Unreachable { .. } | ClientError::ConnectionBroke { .. }) => {
+                error.to_string()
+            }
+            error => format!("{}: {error}", failure.endpoint),
+        })
+        .collect();
+    sentences.join("; ")
+}
+
 impl ClientError {
-    /// The stable reason, when the service gave one.
+    /// The stable reason, when the service gave one. Of several nodes' reasons, one that may pass by itself
+    /// comes before `SEALED`, which waits for people.
     pub fn reason(&self) -> Option<Reason> {
         match self {
             ClientError::Refused { reason, .. } => Some(*reason),
+            ClientError::NoNodeServed { failures } => {
+                let reasons = || failures.iter().filter_map(|failure| failure.error.reason());
+                reasons().find(|reason| *reason != Reason::Sealed).or_else(|| reasons().next())
+            }
             _ => None,
+        }
+    }
+
+    /// How long the service asks to wait before the next try, when it does.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            ClientError::Refused { retry_after, .. } => *retry_after,
+            ClientError::NoNodeServed { failures } => {
+                failures.iter().filter_map(|failure| failure.error.retry_after()).min()
+            }
+            _ => None,
+        }
+    }
+
+    /// What happened in one word, for traces and metrics: the reason's name, or the variant's.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ClientError::Refused { reason, .. } => reason.name(),
+            ClientError::Unreachable { .. } => "unreachable",
+            ClientError::ConnectionBroke { .. } => "connection_broke",
+            ClientError::DeadlinePassed { .. } => "deadline_passed",
+            ClientError::Foreign { .. } => "foreign",
+            ClientError::AnswerMalformed { .. } => "answer_malformed",
+            ClientError::NoNodeServed { .. } => "no_node_served",
+            ClientError::NodeAmbiguous { .. } => "node_ambiguous",
+            ClientError::NoRandomness(_) => "no_randomness",
         }
     }
 
@@ -94,6 +169,8 @@ impl ClientError {
     pub fn next_step(&self) -> &'static str {
         match self {
             ClientError::Refused { reason, .. } => next_step(*reason),
+            ClientError::NoNodeServed { .. } => self.reason().map_or("kms status --wait 60", next_step),
+            ClientError::NodeAmbiguous { .. } => "kms --endpoint URL",
             ClientError::Unreachable { .. } | ClientError::DeadlinePassed { .. } => "kms status --wait 60",
             ClientError::ConnectionBroke { .. }
             | ClientError::Foreign { .. }
@@ -104,6 +181,18 @@ impl ClientError {
 
     pub(crate) fn malformed(what: impl Into<String>) -> Self {
         ClientError::AnswerMalformed { what: what.into() }
+    }
+
+    /// One failure is told as it is, several together.
+    pub(crate) fn of_nodes(mut failures: Vec<FailedNode>) -> Self {
+        match failures.pop() {
+            Some(only) if failures.is_empty() => *only.error,
+            Some(last) => {
+                failures.push(last);
+                ClientError::NoNodeServed { failures }
+            }
+            None => ClientError::malformed("no node was asked"),
+        }
     }
 
     pub(crate) fn from_status(endpoint: &str, status: Status) -> Self {
@@ -145,21 +234,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 
 fn innermost(error: &(dyn Error + 'static)) -> String {
     chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-/// Whether nothing was done and another try may succeed.
-pub(crate) fn is_worth_a_retry(status: &Status) -> bool {
-    let is_sealed = || {
-        status.get_details_error_info().is_some_and(|info| {
-            // A sealed service waits for people: trying again in a second helps nobody.
-            info.reason == Reason::Sealed.name()
-        })
-    };
-    match status.code() {
-        Code::Unavailable => !is_sealed(),
-        Code::Aborted | Code::ResourceExhausted => true,
-        _ => false,
-    }
 }
 
 /// The command that helps after a refusal (docs/errors.md, "what to do").
@@ -226,24 +300,31 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_service_is_not_tried_again_but_a_busy_one_is() {
-        let sealed = refusal(Code::Unavailable, Reason::Sealed, ErrorDetails::new());
-        assert!(!is_worth_a_retry(&sealed));
-        for (code, reason) in [
-            (Code::Unavailable, Reason::HsmUnavailable),
-            (Code::Unavailable, Reason::LogUnavailable),
-            (Code::Aborted, Reason::Contention),
-            (Code::ResourceExhausted, Reason::Overloaded),
-        ] {
-            assert!(is_worth_a_retry(&refusal(code, reason, ErrorDetails::new())), "{reason:?}");
-        }
-        for (code, reason) in [
-            (Code::InvalidArgument, Reason::CiphertextInvalid),
-            (Code::PermissionDenied, Reason::NotPermitted),
-            (Code::DeadlineExceeded, Reason::DeadlineExceeded),
-            (Code::Internal, Reason::Internal),
-        ] {
-            assert!(!is_worth_a_retry(&refusal(code, reason, ErrorDetails::new())), "{reason:?}");
-        }
+    fn several_nodes_failures_are_all_told_and_the_reason_that_may_pass_counts() {
+        let refused = |reason: Reason| {
+            ClientError::from_status("", refusal(Code::Unavailable, reason, ErrorDetails::new()))
+        };
+        let unreachable = ClientError::unreachable("https://a:1", std::io::Error::other("no route"));
+        let mut failures = vec![
+            FailedNode::new("https://a:1", unreachable),
+            FailedNode::new("https://b:1", refused(Reason::Sealed)),
+        ];
+        let error = ClientError::NoNodeServed { failures: std::mem::take(&mut failures) };
+        assert_eq!(
+            error.to_string(),
+            "no node could serve the call: https://a:1 cannot be reached: no route; https://b:1: the sentence"
+        );
+        assert_eq!((error.reason(), error.next_step()), (Some(Reason::Sealed), "kms status"));
+        failures.push(FailedNode::new("https://b:1", refused(Reason::Sealed)));
+        failures.push(FailedNode::new("https://c:1", refused(Reason::Overloaded)));
+        let error = ClientError::of_nodes(failures);
+        assert_eq!(error.reason(), Some(Reason::Overloaded));
+    }
+
+    #[test]
+    fn the_failure_of_a_single_node_stays_what_it_is() {
+        let passed = ClientError::DeadlinePassed { deadline: Duration::from_secs(1) };
+        let error = ClientError::of_nodes(vec![FailedNode::new("https://a:1", passed)]);
+        assert!(matches!(error, ClientError::DeadlinePassed { .. }));
     }
 }

@@ -1,22 +1,24 @@
-//! Encrypted files (docs/formats/file.md): one data key each, chunks of 64 KiB, constant memory.
+//! Encrypted files and messages (docs/formats/file.md): a key of its own for each, chunks of 64 KiB, constant memory.
 //!
-//! [`seal`] and [`open`] work on any reader and writer and need no server. [`Client::new_file`] and
-//! [`Client::open_file`] get the data key.
+//! [`NewFile::seal`] and [`open`] work on any reader and writer and need no server. [`Client::new_file`] and
+//! [`Client::open_file`] get the data key; [`CachingClient`](crate::CachingClient) keeps it for the next ones.
+
+mod chunks;
 
 use crate::connect::Client;
-use crate::crypto::OpenedDataKey;
+use crate::crypto::{DataKey, OpenedDataKey};
 use crate::error::ClientError;
-use aead_stream::{Decryptor, Encryptor, NewStream, Nonce, StreamBE32, StreamPrimitive};
-use aes_gcm::aead::{AeadCore, AeadInOut, KeyInit};
+use aes_gcm::AesGcm;
 use aes_gcm::aes::Aes256;
 use aes_gcm::aes::cipher::consts::U12;
-use aes_gcm::{AesGcm, Key};
+use chunks::{Chunks, NONCE_PREFIX_LEN, Pieces, Slices, Source, TAG_LEN, read_full};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
 use kms_core::key::KeySpec;
-use kms_core::secret::Secret;
+use kms_core::secret::{Secret, SecretBytes};
 use sm4::Sm4;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Plaintext bytes in every chunk but the last.
@@ -26,9 +28,8 @@ pub const WRAPPED_KEY_LEN_MAX: usize = 4096;
 /// Longest context in a header, in bytes: 16 pairs, 8 KiB of text, and their lengths.
 const CONTEXT_LEN_MAX: usize = 2 + 16 * 4 + 8 * 1024;
 const MAGIC: &[u8; 7] = b"KMSFILE";
-const FORMAT: u8 = 1;
-const NONCE_PREFIX_LEN: usize = 7;
-const TAG_LEN: usize = 16;
+const SALT_LEN: usize = 16;
+const COMMITMENT_LEN: usize = 32;
 
 /// Why a file was not written or read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ pub enum FileError {
     #[error("the input is not a file that `kms encrypt` made")]
     NotEncrypted,
     /// A later format.
-    #[error("the file has format {format}; this program reads format 1")]
+    #[error("the file has format {format}; this program reads formats 1 and 2")]
     FormatUnknown {
         /// The number that stands there.
         format: u8,
@@ -71,19 +72,28 @@ pub enum FileError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHeader {
     algorithm: KeySpec,
-    nonce_prefix: [u8; NONCE_PREFIX_LEN],
+    start: Start,
     context: EncryptionContext,
     wrapped_data_key: Vec<u8>,
 }
 
+/// What makes a file's nonces its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// Format 1: the data key encrypts the chunks, with nonces that begin so.
+    NoncePrefix([u8; NONCE_PREFIX_LEN]),
+    /// Format 2: the file's own key is derived with it.
+    Salt([u8; SALT_LEN]),
+}
+
 impl FileHeader {
-    /// The header of a new file. `nonce_prefix` is random.
+    /// The header of a new file, in format 2. `salt` is random.
     ///
     /// # Errors
     /// [`FileError::WrappedKeyLength`].
-    pub fn new(
+    fn new(
         algorithm: KeySpec,
-        nonce_prefix: [u8; 7],
+        salt: [u8; SALT_LEN],
         context: EncryptionContext,
         wrapped_data_key: Vec<u8>,
     ) -> Result<Self, FileError> {
@@ -91,7 +101,7 @@ impl FileHeader {
         if len == 0 || len > WRAPPED_KEY_LEN_MAX {
             return Err(FileError::WrappedKeyLength { len });
         }
-        Ok(Self { algorithm, nonce_prefix, context, wrapped_data_key })
+        Ok(Self { algorithm, start: Start::Salt(salt), context, wrapped_data_key })
     }
 
     /// The algorithm of the chunks.
@@ -112,12 +122,16 @@ impl FileHeader {
     /// The header's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let context = self.context.to_canonical();
-        let mut out = Vec::with_capacity(25 + context.len() + self.wrapped_data_key.len());
+        let (format, start) = match &self.start {
+            Start::NoncePrefix(prefix) => (1, &prefix[..]),
+            Start::Salt(salt) => (2, &salt[..]),
+        };
+        let mut out = Vec::with_capacity(34 + context.len() + self.wrapped_data_key.len());
         out.extend_from_slice(MAGIC);
-        out.push(FORMAT);
+        out.push(format);
         out.extend_from_slice(&self.algorithm.algorithm_number().to_be_bytes());
         out.extend_from_slice(&(CHUNK_LEN as u32).to_be_bytes());
-        out.extend_from_slice(&self.nonce_prefix);
+        out.extend_from_slice(start);
         out.extend_from_slice(&(context.len() as u16).to_be_bytes());
         out.extend_from_slice(&context);
         out.extend_from_slice(&(self.wrapped_data_key.len() as u16).to_be_bytes());
@@ -125,7 +139,7 @@ impl FileHeader {
         out
     }
 
-    /// Reads a header and leaves the reader at the first chunk.
+    /// Reads a header and leaves the reader behind it, where [`open`] goes on.
     ///
     /// # Errors
     /// [`FileError::NotEncrypted`], [`FileError::FormatUnknown`], [`FileError::Damaged`], [`FileError::Read`].
@@ -134,33 +148,24 @@ impl FileHeader {
         if read_full(input, &mut magic)? < magic.len() || magic[..7] != *MAGIC {
             return Err(FileError::NotEncrypted);
         }
-        if magic[7] != FORMAT {
-            return Err(FileError::FormatUnknown { format: magic[7] });
+        let format = magic[7];
+        if ![1, 2].contains(&format) {
+            return Err(FileError::FormatUnknown { format });
         }
         let algorithm = KeySpec::from_algorithm_number(u16::from_be_bytes(read_array(input)?))
             .ok_or(FileError::Damaged)?;
         if u32::from_be_bytes(read_array(input)?) != CHUNK_LEN as u32 {
             return Err(FileError::Damaged);
         }
-        let nonce_prefix = read_array(input)?;
+        let start = match format {
+            1 => Start::NoncePrefix(read_array(input)?),
+            _ => Start::Salt(read_array(input)?),
+        };
         let context = read_field(input, CONTEXT_LEN_MAX)?;
         let context = parse_context(&context).ok_or(FileError::Damaged)?;
         let wrapped_data_key = read_field(input, WRAPPED_KEY_LEN_MAX)?;
-        Ok(Self { algorithm, nonce_prefix, context, wrapped_data_key })
+        Ok(Self { algorithm, start, context, wrapped_data_key })
     }
-}
-
-fn read_full(input: &mut impl Read, out: &mut [u8]) -> Result<usize, FileError> {
-    let mut filled = 0;
-    while filled < out.len() {
-        match input.read(&mut out[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(FileError::Read(error)),
-        }
-    }
-    Ok(filled)
 }
 
 fn read_array<const N: usize>(input: &mut impl Read) -> Result<[u8; N], FileError> {
@@ -197,119 +202,96 @@ fn parse_context(bytes: &[u8]) -> Option<EncryptionContext> {
     (context.to_canonical() == bytes).then_some(context)
 }
 
-/// Splits a reader into pieces of `len` bytes and knows which one is the last before handing it out.
-struct Pieces<R> {
-    input: R,
-    len: usize,
-    /// `len + 1` bytes: the one beyond the piece tells whether there is another.
-    ahead: Zeroizing<Vec<u8>>,
-    filled: usize,
+/// What the chunks of one file of format 2 are encrypted with: key (up to 32 bytes), commitment (32), nonce
+/// prefix (7), in one box so that all of it is wiped.
+struct FileKey {
+    material: SecretBytes<{ 32 + COMMITMENT_LEN + NONCE_PREFIX_LEN }>,
+    key_len: usize,
 }
 
-impl<R: Read> Pieces<R> {
-    fn new(input: R, len: usize) -> Self {
-        Self { input, len, ahead: Zeroizing::new(vec![0; len + 1]), filled: 0 }
+impl FileKey {
+    /// HKDF(data key, salt, header). The hash is SM3 for SM4 and SHA-256 for AES.
+    fn derive(algorithm: KeySpec, data_key: &Secret, salt: &[u8; SALT_LEN], header: &[u8]) -> Self {
+        let mut material = SecretBytes::zeroed();
+        let info = [&b"kms/v1/file\0"[..], header];
+        algorithm.suite().hkdf(data_key.expose(), salt, &info, material.expose_mut());
+        Self { material, key_len: algorithm.key_len() }
     }
 
-    /// Replaces `piece` by the next one and says whether it is the last.
-    fn next(&mut self, piece: &mut Vec<u8>) -> Result<bool, FileError> {
-        self.filled += read_full(&mut self.input, &mut self.ahead[self.filled..])?;
-        let is_last = self.filled <= self.len;
-        piece.clear();
-        piece.extend_from_slice(&self.ahead[..self.filled.min(self.len)]);
-        if !is_last {
-            self.ahead[0] = self.ahead[self.len];
-            self.filled = 1;
-        }
-        Ok(is_last)
+    fn key(&self) -> &[u8] {
+        &self.material.expose()[..self.key_len]
+    }
+
+    fn commitment(&self) -> &[u8] {
+        &self.material.expose()[32..32 + COMMITMENT_LEN]
+    }
+
+    fn nonce_prefix(&self) -> [u8; NONCE_PREFIX_LEN] {
+        let mut prefix = [0; NONCE_PREFIX_LEN];
+        prefix.copy_from_slice(&self.material.expose()[32 + COMMITMENT_LEN..]);
+        prefix
+    }
+
+    fn commits(&self, commitment: &[u8; COMMITMENT_LEN]) -> bool {
+        let own = SecretBytes::<COMMITMENT_LEN>::from_slice(self.commitment());
+        own.is_some_and(|own| own.is_equal(commitment))
     }
 }
 
-/// The ciphers of a file. Nonces have 12 bytes: 7 of the prefix, 4 of the counter, 1 of the last-chunk mark.
-trait ChunkCipher: AeadInOut + AeadCore<NonceSize = U12> + KeyInit {}
-impl<A: AeadInOut + AeadCore<NonceSize = U12> + KeyInit> ChunkCipher for A {}
-
-fn stream<A: ChunkCipher>(header: &FileHeader, data_key: &Secret) -> Result<StreamBE32<A>, FileError> {
-    let key = <&Key<A>>::try_from(data_key.expose()).map_err(|_| FileError::KeyLength)?;
-    let nonce: &Nonce<A, StreamBE32<A>> = (&header.nonce_prefix).into();
-    Ok(StreamBE32::new(key, nonce))
+fn require_len(algorithm: KeySpec, data_key: &Secret) -> Result<(), FileError> {
+    if data_key.expose().len() == algorithm.key_len() { Ok(()) } else { Err(FileError::KeyLength) }
 }
 
-fn seal_with<A: ChunkCipher>(
+fn seal_chunks(
     header: &FileHeader,
     data_key: &Secret,
-    input: impl Read,
+    source: impl Source,
     output: &mut impl Write,
 ) -> Result<u64, FileError> {
-    let mut encryptor: Encryptor<A, _> = stream::<A>(header, data_key)?.encryptor();
-    let header = header.to_bytes();
-    output.write_all(&header).map_err(FileError::Write)?;
-    let mut pieces = Pieces::new(input, CHUNK_LEN);
-    let mut chunk = Zeroizing::new(Vec::with_capacity(CHUNK_LEN + TAG_LEN));
-    let mut len = 0;
-    loop {
-        let is_last = pieces.next(&mut chunk)?;
-        len += chunk.len() as u64;
-        if is_last {
-            // The one refusal of the cipher is that the counter has come to its end.
-            encryptor.encrypt_last_in_place(&header, &mut *chunk).map_err(|_| FileError::TooLong)?;
-            output.write_all(&chunk).map_err(FileError::Write)?;
-            output.flush().map_err(FileError::Write)?;
-            return Ok(len);
-        }
-        encryptor.encrypt_next_in_place(&header, &mut *chunk).map_err(|_| FileError::TooLong)?;
-        output.write_all(&chunk).map_err(FileError::Write)?;
+    require_len(header.algorithm, data_key)?;
+    let bytes = header.to_bytes();
+    let Start::Salt(salt) = &header.start else {
+        // A header of format 1 was read: its data key has had its file.
+        return Err(FileError::FormatUnknown { format: 1 });
+    };
+    let key = FileKey::derive(header.algorithm, data_key, salt, &bytes);
+    output.write_all(&bytes).and_then(|()| output.write_all(key.commitment())).map_err(FileError::Write)?;
+    let chunks = Chunks { key: key.key(), nonce_prefix: &key.nonce_prefix(), header: &bytes };
+    match header.algorithm {
+        KeySpec::Aes256 => chunks.seal::<AesGcm<Aes256, U12>>(source, output),
+        KeySpec::Sm4 => chunks.seal::<AesGcm<Sm4, U12>>(source, output),
     }
 }
 
-fn open_with<A: ChunkCipher>(
+fn open_chunks(
     header: &FileHeader,
     data_key: &Secret,
-    input: impl Read,
+    commitment: Option<[u8; COMMITMENT_LEN]>,
+    source: impl Source,
     output: &mut impl Write,
 ) -> Result<u64, FileError> {
-    let mut decryptor: Decryptor<A, _> = stream::<A>(header, data_key)?.decryptor();
-    let header = header.to_bytes();
-    let mut pieces = Pieces::new(input, CHUNK_LEN + TAG_LEN);
-    let mut chunk = Zeroizing::new(Vec::with_capacity(CHUNK_LEN + TAG_LEN));
-    let mut len = 0;
-    loop {
-        let is_last = pieces.next(&mut chunk)?;
-        if is_last {
-            decryptor.decrypt_last_in_place(&header, &mut *chunk).map_err(|_| FileError::Damaged)?;
-            // Only an empty file has an empty chunk: every plaintext has one way to be cut into chunks.
-            if chunk.is_empty() && len > 0 {
+    require_len(header.algorithm, data_key)?;
+    let bytes = header.to_bytes();
+    let derived;
+    let (key, nonce_prefix) = match (&header.start, commitment) {
+        (Start::NoncePrefix(prefix), None) => (data_key.expose(), *prefix),
+        (Start::Salt(salt), Some(commitment)) => {
+            derived = FileKey::derive(header.algorithm, data_key, salt, &bytes);
+            if !derived.commits(&commitment) {
                 return Err(FileError::Damaged);
             }
-            output.write_all(&chunk).map_err(FileError::Write)?;
-            output.flush().map_err(FileError::Write)?;
-            return Ok(len + chunk.len() as u64);
+            (derived.key(), derived.nonce_prefix())
         }
-        decryptor.decrypt_next_in_place(&header, &mut *chunk).map_err(|_| FileError::Damaged)?;
-        output.write_all(&chunk).map_err(FileError::Write)?;
-        len += chunk.len() as u64;
-    }
-}
-
-/// Writes the header and the encrypted input; gives the number of plaintext bytes. Memory: two chunks.
-///
-/// The data key must be fresh: the same key for a second file would repeat nonces with a repeated prefix.
-///
-/// # Errors
-/// [`FileError::KeyLength`], [`FileError::TooLong`], [`FileError::Read`], [`FileError::Write`].
-pub fn seal(
-    header: &FileHeader,
-    data_key: &Secret,
-    input: impl Read,
-    output: &mut impl Write,
-) -> Result<u64, FileError> {
+        (Start::NoncePrefix(_), Some(_)) | (Start::Salt(_), None) => return Err(FileError::Damaged),
+    };
+    let chunks = Chunks { key, nonce_prefix: &nonce_prefix, header: &bytes };
     match header.algorithm {
-        KeySpec::Aes256 => seal_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
-        KeySpec::Sm4 => seal_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+        KeySpec::Aes256 => chunks.open::<AesGcm<Aes256, U12>>(source, output),
+        KeySpec::Sm4 => chunks.open::<AesGcm<Sm4, U12>>(source, output),
     }
 }
 
-/// Decrypts the chunks behind a header that [`FileHeader::read`] took; gives the number of plaintext bytes.
+/// Decrypts what is behind a header that [`FileHeader::read`] took; gives the number of plaintext bytes.
 ///
 /// Chunks are written as they are verified. On any error everything that was written must be discarded.
 ///
@@ -318,42 +300,98 @@ pub fn seal(
 pub fn open(
     header: &FileHeader,
     data_key: &Secret,
-    input: impl Read,
+    mut input: impl Read,
     output: &mut impl Write,
 ) -> Result<u64, FileError> {
-    match header.algorithm {
-        KeySpec::Aes256 => open_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
-        KeySpec::Sm4 => open_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+    let commitment = match header.start {
+        Start::NoncePrefix(_) => None,
+        Start::Salt(_) => Some(read_array(&mut input)?),
+    };
+    open_chunks(header, data_key, commitment, Pieces::new(input, CHUNK_LEN + TAG_LEN), output)
+}
+
+/// As [`open`], for what is in memory: `rest` is everything behind the header. Gives the plaintext, or nothing.
+///
+/// # Errors
+/// [`FileError::Damaged`] for every change.
+pub fn open_bytes(header: &FileHeader, data_key: &Secret, mut rest: &[u8]) -> Result<Secret, FileError> {
+    let commitment = match header.start {
+        Start::NoncePrefix(_) => None,
+        Start::Salt(_) => Some(read_array(&mut rest)?),
+    };
+    // Large enough from the start, so that growth leaves no copy behind.
+    let mut plaintext = Zeroizing::new(Vec::with_capacity(rest.len()));
+    open_chunks(header, data_key, commitment, Slices::new(rest, CHUNK_LEN + TAG_LEN), &mut *plaintext)?;
+    Ok(Secret::new(std::mem::take(&mut *plaintext)))
+}
+
+/// One file to be written: a header with a salt of its own, and a data key. It is used up by writing, because a
+/// second file with the same salt would repeat every nonce.
+#[derive(Debug)]
+pub struct NewFile {
+    header: FileHeader,
+    data_key: Arc<DataKey>,
+}
+
+impl NewFile {
+    /// A file under a data key that may serve others too: the salt makes this file's own key.
+    ///
+    /// # Errors
+    /// [`ClientError::NoRandomness`]; [`ClientError::AnswerMalformed`]: the encrypted data key fits no header.
+    pub(crate) fn new(data_key: Arc<DataKey>, context: EncryptionContext) -> Result<Self, ClientError> {
+        let mut salt = [0; SALT_LEN];
+        getrandom::fill(&mut salt).map_err(ClientError::NoRandomness)?;
+        let wrapped = &data_key.wrapped;
+        let header = FileHeader::new(wrapped.spec, salt, context, wrapped.ciphertext.clone())
+            .map_err(|error| ClientError::malformed(error.to_string()))?;
+        Ok(Self { header, data_key })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// The key that encrypted the data key.
+    pub fn key_id(&self) -> KeyId {
+        self.data_key.wrapped.key_id
+    }
+
+    /// That key's version.
+    pub fn key_version(&self) -> KeyVersion {
+        self.data_key.wrapped.key_version
+    }
+
+    /// Writes the header and the encrypted input; gives the number of plaintext bytes. Memory: two chunks.
+    ///
+    /// # Errors
+    /// [`FileError::TooLong`], [`FileError::Read`], [`FileError::Write`].
+    pub fn seal(self, input: impl Read, output: &mut impl Write) -> Result<u64, FileError> {
+        seal_chunks(&self.header, &self.data_key.plaintext, Pieces::new(input, CHUNK_LEN), output)
+    }
+
+    /// As [`NewFile::seal`], for what is in memory.
+    ///
+    /// # Errors
+    /// [`FileError::KeyLength`]: the service's data key does not fit its algorithm.
+    pub fn seal_bytes(self, plaintext: &[u8]) -> Result<Vec<u8>, FileError> {
+        let chunk_count = plaintext.len().div_ceil(CHUNK_LEN).max(1);
+        let len = self.header.to_bytes().len() + COMMITMENT_LEN + plaintext.len() + chunk_count * TAG_LEN;
+        let mut output = Vec::with_capacity(len);
+        let source = Slices::new(plaintext, CHUNK_LEN);
+        seal_chunks(&self.header, &self.data_key.plaintext, source, &mut output)?;
+        Ok(output)
     }
 }
 
-/// A fresh data key and the header of the file that it is for.
-#[derive(Debug)]
-pub struct NewFile {
-    /// The header.
-    pub header: FileHeader,
-    /// The data key in the clear.
-    pub data_key: Secret,
-    /// The key that encrypted the data key.
-    pub key_id: KeyId,
-    /// That key's version.
-    pub key_version: KeyVersion,
-}
-
 impl Client {
-    /// Gets a data key for one new file; its algorithm is the key's. Continue with [`seal`].
+    /// Gets a data key for one new file; its algorithm is the key's. Continue with [`NewFile::seal`].
     ///
     /// # Errors
     /// As [`Client::generate_data_key`].
     pub async fn new_file(&self, key: &KeyRef, context: EncryptionContext) -> Result<NewFile, ClientError> {
-        let mut nonce_prefix = [0; NONCE_PREFIX_LEN];
-        getrandom::fill(&mut nonce_prefix).map_err(ClientError::NoRandomness)?;
         let made = self.generate_data_key(key, None, &context).await?;
-        let wrapped = made.wrapped;
-        let header = FileHeader::new(wrapped.spec, nonce_prefix, context, wrapped.ciphertext)
-            .map_err(|error| ClientError::malformed(error.to_string()))?;
-        let (key_id, key_version) = (wrapped.key_id, wrapped.key_version);
-        Ok(NewFile { header, data_key: made.plaintext, key_id, key_version })
+        NewFile::new(Arc::new(made), context)
     }
 
     /// Has the data key of a file decrypted. Continue with [`open`].

@@ -1,26 +1,79 @@
-//! Client library of the key management service.
+//! Client library of the key management service: for programs that encrypt data, and for the `kms` command.
 //!
-//! [`Profile::load`] reads where the service is and who the caller is, [`Client::connect`] opens a mutual
-//! TLS connection, and the methods of [`Client`] are the service's calls with checked types. [`file`]
-//! encrypts files and streams of any size with one data key each; it needs no server once it has the key.
+//! [`Profile::load`] reads where the service is and who the caller is, [`Client::builder`] opens mutual
+//! TLS connections, and the methods of [`Client`] are the service's calls with checked types. [`CachingClient`]
+//! encrypts byte strings, streams and files with data keys that it keeps within [`CacheLimits`]; [`file`] is the
+//! same without a cache, and needs no server once it has the key.
 //!
-//! Data keys and plaintexts are [`kms_core::secret::Secret`]: wiped when dropped, never printed.
+//! ```no_run
+//! use kms_client::{CacheLimits, CachingClient, Client, KeyRef, Profile, context};
+//! use std::time::Duration;
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let profile = Profile::load("app.toml".as_ref())?;
+//! let client = Client::builder(&profile).deadline(Duration::from_secs(3)).connect().await?;
+//! let limits = CacheLimits { age_max: Duration::from_secs(60), ..CacheLimits::default() };
+//! let cache = CachingClient::new(client, limits);
+//! let (key, context) = (KeyRef::parse("payroll")?, context([("table", "salaries")])?);
+//! let encrypted = cache.encrypt(&key, b"alice: 7000", &context).await?;
+//! let decrypted = cache.decrypt(&encrypted, &context, Some(&key)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A context is checked before any call, and its pairs have no order:
+//!
+//! ```
+//! use kms_client::{ContextError, context};
+//!
+//! assert_eq!(context([("b", "2"), ("a", "1")])?, context([("a", "1"), ("b", "2")])?);
+//! assert!(matches!(context([("", "1")]), Err(ContextError::EmptyKey)));
+//! # Ok::<(), ContextError>(())
+//! ```
+//!
+//! **Errors** are typed by what a caller can do: [`ClientError::reason`] is the stable reason of docs/errors.md,
+//! [`ClientError::next_step`] the command that helps, and [`ClientError::NoNodeServed`] names every node that was asked.
+//! What is repeated by itself, and what never is, stands in docs/client.md.
+//!
+//! **Secrets.** Data keys and plaintexts are [`Secret`]: wiped when dropped, never printed. The transport's buffers
+//! know nothing of secrets; a program that wants them wiped too sets an allocator that wipes all memory, as `kms` does.
+//!
+//! **Traces.** Every call is a `tracing` span `kms` at level debug with `call`, `endpoint`, `try_count` and `outcome`.
 
 pub mod audit;
 mod bundle;
+mod cache;
 mod connect;
 mod convert;
 mod crypto;
 mod error;
 pub mod file;
 mod keys;
+mod nodes;
 mod profile;
 mod system;
 
 pub use bundle::{BundleFileError, load_bundle};
-pub use connect::{Client, ConnectOptions};
+pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
+pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
-pub use error::ClientError;
+pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
 pub use profile::{Profile, ProfileError};
 pub use system::{SealState, Status, WhoAmI};
+
+// What the methods take and give, so that an application needs this crate alone.
+pub use kms_core::context::{ContextError, EncryptionContext};
+pub use kms_core::id::{KeyRef, NameError};
+pub use kms_core::reason::Reason;
+pub use kms_core::secret::Secret;
+
+/// An encryption context of these pairs, in any order.
+///
+/// # Errors
+/// [`ContextError`]: more than 16 pairs or 8 KiB, an empty key, or a key twice.
+pub fn context<'a>(
+    pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<EncryptionContext, ContextError> {
+    EncryptionContext::new(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())))
+}

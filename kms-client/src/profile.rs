@@ -11,10 +11,13 @@ use zeroize::Zeroizing;
 
 /// Longest profile, certificate or key file, in bytes.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
+/// Most endpoints of one profile.
+const ENDPOINT_COUNT_MAX: usize = 16;
 
 /// A profile whose files have been read and looked at.
 pub struct Profile {
-    pub(crate) endpoint: String,
+    /// At least one.
+    pub(crate) endpoints: Vec<String>,
     pub(crate) server_name: Option<String>,
     pub(crate) server_ca: Vec<u8>,
     pub(crate) certificate: Vec<u8>,
@@ -24,7 +27,7 @@ pub struct Profile {
 
 impl fmt::Debug for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Profile").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Profile").field("endpoints", &self.endpoints).finish_non_exhaustive()
     }
 }
 
@@ -69,6 +72,22 @@ pub enum ProfileError {
         /// What stands there.
         endpoint: String,
     },
+    /// Neither `endpoint` nor `endpoints`, both, or a list that is no list of different nodes.
+    #[error("profile {}: {problem}", path.display())]
+    Endpoints {
+        /// The profile.
+        path: PathBuf,
+        /// What is wrong, and what to write instead.
+        problem: String,
+    },
+    /// The endpoint that was chosen is none of the profile's.
+    #[error("{endpoint:?} is none of the profile's endpoints: {}", known.join(", "))]
+    EndpointUnknown {
+        /// What was chosen.
+        endpoint: String,
+        /// What the profile names.
+        known: Vec<String>,
+    },
     /// Other users may read or change the private key.
     #[error(
         "key {} is open to other users (mode {mode:03o}); run: chmod 600 {}",
@@ -96,7 +115,8 @@ pub enum ProfileError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProfileFile {
-    endpoint: String,
+    endpoint: Option<String>,
+    endpoints: Option<Vec<String>>,
     server_ca: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
@@ -114,8 +134,10 @@ impl Profile {
         let malformed = |problem: String| ProfileError::Malformed { path: path.to_owned(), problem };
         let text = std::str::from_utf8(&text).map_err(|_| malformed("it is not UTF-8 text".into()))?;
         let file: ProfileFile = toml::from_str(text).map_err(|error| malformed(describe(text, &error)))?;
-        if !is_https_address(&file.endpoint) {
-            return Err(ProfileError::Endpoint { path: path.to_owned(), endpoint: file.endpoint });
+        let endpoints = one_or_several(file.endpoint, file.endpoints)
+            .map_err(|problem| ProfileError::Endpoints { path: path.to_owned(), problem })?;
+        if let Some(endpoint) = endpoints.iter().find(|endpoint| !is_https_address(endpoint)) {
+            return Err(ProfileError::Endpoint { path: path.to_owned(), endpoint: endpoint.clone() });
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let key_path = folder.join(&file.key);
@@ -124,7 +146,7 @@ impl Profile {
         let server_ca = read_certificate(&folder.join(&file.server_ca), "server_ca")?;
         let certificate = read_certificate(&folder.join(&file.certificate), "certificate")?;
         Ok(Self {
-            endpoint: file.endpoint,
+            endpoints,
             server_name: file.server_name,
             server_ca,
             certificate,
@@ -133,9 +155,27 @@ impl Profile {
         })
     }
 
-    /// The service's address, `https://HOST:PORT`.
+    /// The first node's address, `https://HOST:PORT`: the one with which a ceremony is held.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.endpoints[0]
+    }
+
+    /// The addresses of all nodes, in the order in which they are tried.
+    pub fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// The profile with this one of its endpoints only: for calls that are about one node.
+    ///
+    /// # Errors
+    /// [`ProfileError::EndpointUnknown`].
+    pub fn at(mut self, endpoint: &str) -> Result<Self, ProfileError> {
+        if !self.endpoints.iter().any(|known| known == endpoint) {
+            let (endpoint, known) = (endpoint.to_owned(), self.endpoints);
+            return Err(ProfileError::EndpointUnknown { endpoint, known });
+        }
+        self.endpoints = vec![endpoint.to_owned()];
+        Ok(self)
     }
 
     /// The bundle that the profile names for verifying the audit log, where it names one.
@@ -150,6 +190,34 @@ fn describe(text: &str, error: &toml::de::Error) -> String {
         error.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
     let message = error.message().trim().replace('\n', " ");
     line.map_or(message.clone(), |line| format!("line {line}: {message}"))
+}
+
+/// A profile names one node or several, in one of two ways.
+fn one_or_several(one: Option<String>, several: Option<Vec<String>>) -> Result<Vec<String>, String> {
+    let endpoints = match (one, several) {
+        (Some(endpoint), None) => return Ok(vec![endpoint]),
+        (None, Some(endpoints)) => endpoints,
+        (Some(_), Some(_)) => {
+            return Err("it has endpoint and endpoints; keep one of them".into());
+        }
+        (None, None) => {
+            return Err("it names no service; add endpoint = \"https://HOST:PORT\", or endpoints = [..] \
+                        for several nodes"
+                .into());
+        }
+    };
+    if endpoints.is_empty() || endpoints.len() > ENDPOINT_COUNT_MAX {
+        return Err(format!(
+            "endpoints has {} addresses; 1 to {ENDPOINT_COUNT_MAX} are allowed",
+            endpoints.len()
+        ));
+    }
+    let repeated =
+        (1..endpoints.len()).find(|position| endpoints[..*position].contains(&endpoints[*position]));
+    match repeated {
+        Some(position) => Err(format!("endpoints has {:?} twice", endpoints[position])),
+        None => Ok(endpoints),
+    }
 }
 
 fn is_https_address(endpoint: &str) -> bool {

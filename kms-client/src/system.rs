@@ -102,7 +102,7 @@ impl TryFrom<v1::Status> for Status {
 }
 
 impl Client {
-    /// The node's status; works sealed and unsealed.
+    /// A node's status; works sealed and unsealed. With several nodes it is that of the first that answers.
     ///
     /// # Errors
     /// `PRINCIPAL_UNKNOWN`, or no connection.
@@ -130,8 +130,13 @@ impl Client {
     /// Closes the operations partition and wipes every key from memory. Custodians must come to open it again.
     ///
     /// # Errors
-    /// `NOT_PERMITTED`.
+    /// [`ClientError::NodeAmbiguous`]: the client knows several nodes; choose one with
+    /// [`Profile::at`](crate::Profile::at). `NOT_PERMITTED`.
     pub async fn seal(&self) -> Result<(), ClientError> {
+        let endpoints: Vec<String> = self.endpoints().map(str::to_owned).collect();
+        if endpoints.len() > 1 {
+            return Err(ClientError::NodeAmbiguous { endpoints });
+        }
         self.call(Repeat::Never, &v1::SealRequest {}, |mut stubs, request| async move {
             stubs.system.seal(request).await
         })

@@ -110,13 +110,13 @@ def read(data):
 
 
 assert read(whole) == expected
-start, step = len(header.bytes), read_file.CHUNK + read_file.TAG
+start, step = len(header.bytes) + len(header.commitment), read_file.CHUNK + read_file.TAG
 assert len(whole) > start + 2 * step, "the file has three chunks"
 first, second = whole[start:start + step], whole[start + step:start + 2 * step]
 spoiled = [
     whole[:-1], whole + b"\0", whole[:start + step], whole[:start + 2 * step], whole[:start], whole[:10],
     whole[:start] + second + first + whole[start + 2 * step:], whole[:start] + first + first + whole[start + 2 * step:],
-    *(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:] for at in (0, 7, 9, 13, 14, 20, start - 1, start, len(whole) - 1)),
+    *(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:] for at in (0, 7, 9, 13, 14, 29, len(header.bytes) - 1, start - 1, start, len(whole) - 1)),
 ]
 for number, one in enumerate(spoiled):
     try:

@@ -7,10 +7,15 @@ something. Python 3.11 and `cryptography` (requirements.txt).
 import struct
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 CHUNK, TAG, BODY = 65_536, 16, 2 + 8_258 + 2 + 4_096
 CIPHERS = {1: (algorithms.AES, 32), 2: (algorithms.SM4, 16)}
+HASHES = {1: hashes.SHA256, 2: hashes.SM3}
+# Bytes behind the chunk length: the nonce prefix of format 1, the salt of format 2. Behind the header: the commitment.
+STARTS, COMMITMENTS = {1: 7, 2: 16}, {1: 0, 2: 32}
 
 
 class CiphertextInvalid(Exception):
@@ -27,11 +32,12 @@ class Header:
     """What stands before the first chunk."""
 
     def __init__(self, file):
-        data = file.read(21 + BODY)
-        fixed, at = take(data, 0, 21)
-        magic, form, self.algorithm, chunk, self.nonce_prefix = struct.unpack(">7sBHL7s", fixed)
-        if magic != b"KMSFILE" or form != 1 or self.algorithm not in CIPHERS or chunk != CHUNK:
+        data = file.read(30 + BODY + 32)
+        fixed, at = take(data, 0, 14)
+        magic, self.format, self.algorithm, chunk = struct.unpack(">7sBHL", fixed)
+        if magic != b"KMSFILE" or self.format not in STARTS or self.algorithm not in CIPHERS or chunk != CHUNK:
             raise CiphertextInvalid
+        self.start, at = take(data, at, STARTS[self.format])
         fields = []
         for shortest, longest in ((2, 8_258), (1, 4_096)):
             length, at = take(data, at, 2)
@@ -42,7 +48,18 @@ class Header:
             fields.append(field)
         self.context, self.data_key = pairs(fields[0]), fields[1]
         self.bytes = data[:at]
+        self.commitment, at = take(data, at, COMMITMENTS[self.format])
         file.seek(at)
+
+    def chunk_key(self, data_key):
+        """What the chunks are encrypted with, and how their nonces begin."""
+        if self.format == 1:
+            return data_key, self.start
+        kdf = HKDF(HASHES[self.algorithm](), length=71, salt=self.start, info=b"kms/v1/file\0" + self.bytes)
+        derived = kdf.derive(data_key)
+        if derived[32:64] != self.commitment:
+            raise CiphertextInvalid
+        return derived[:len(data_key)], derived[64:]
 
 
 def pairs(data):
@@ -66,14 +83,15 @@ def plaintext(header, data_key, file):
     cipher, key_length = CIPHERS[header.algorithm]
     if len(data_key) != key_length:
         raise CiphertextInvalid
+    key, nonce_prefix = header.chunk_key(data_key)
     number, ahead = 0, file.read(CHUNK + TAG)
     while True:
         chunk, ahead = ahead, file.read(CHUNK + TAG)
         is_last = not ahead
         if len(chunk) < TAG or (len(chunk) == TAG and number > 0):
             raise CiphertextInvalid
-        nonce = header.nonce_prefix + struct.pack(">LB", number, is_last)
-        opening = Cipher(cipher(data_key), modes.GCM(nonce, chunk[-TAG:])).decryptor()
+        nonce = nonce_prefix + struct.pack(">LB", number, is_last)
+        opening = Cipher(cipher(key), modes.GCM(nonce, chunk[-TAG:])).decryptor()
         opening.authenticate_additional_data(header.bytes)
         try:
             opened = opening.update(chunk[:-TAG]) + opening.finalize()

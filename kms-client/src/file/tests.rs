@@ -1,4 +1,6 @@
 use super::*;
+use crate::crypto::WrappedDataKey;
+use aead_stream::StreamPrimitive;
 use aes_gcm::aead::Payload;
 use kms_core::suite::Suite;
 
@@ -11,7 +13,7 @@ fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
 
 fn header(algorithm: KeySpec) -> FileHeader {
     let context = context(&[("file", "payroll.csv")]);
-    FileHeader::new(algorithm, [0x0a; 7], context, b"wrapped".to_vec()).expect("a short wrapped key")
+    FileHeader::new(algorithm, [0x0a; SALT_LEN], context, b"wrapped".to_vec()).expect("a short wrapped key")
 }
 
 fn data_key(algorithm: KeySpec) -> Secret {
@@ -22,23 +24,56 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|position| (position % 251) as u8).collect()
 }
 
+/// [`NewFile`] as the service's answer would make it, but with a salt that is not random.
+fn new_file(header: FileHeader) -> NewFile {
+    let algorithm = header.algorithm();
+    let wrapped = WrappedDataKey {
+        key_id: KeyId([7; 16]),
+        key_version: KeyVersion::FIRST,
+        spec: algorithm,
+        ciphertext: b"wrapped".to_vec(),
+    };
+    let data_key = DataKey { plaintext: data_key(algorithm), wrapped };
+    NewFile { header, data_key: Arc::new(data_key) }
+}
+
 fn sealed(algorithm: KeySpec, plaintext: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let len = seal(&header(algorithm), &data_key(algorithm), plaintext, &mut out).expect("seals");
+    let len = new_file(header(algorithm)).seal(plaintext, &mut out).expect("seals");
     assert_eq!(len, plaintext.len() as u64);
+    let bytes = new_file(header(algorithm)).seal_bytes(plaintext).expect("seals");
+    assert!(bytes == out, "in memory and as a stream it is the same file");
+    out
+}
+
+/// A file of format 1, which is written no more.
+fn sealed_in_format_1(algorithm: KeySpec, plaintext: &[u8]) -> Vec<u8> {
+    let header = FileHeader { start: Start::NoncePrefix([0x0a; 7]), ..header(algorithm) };
+    let (mut out, key) = (header.to_bytes(), data_key(algorithm));
+    let chunks = Chunks { key: key.expose(), nonce_prefix: &[0x0a; 7], header: &header.to_bytes() };
+    let source = Slices::new(plaintext, CHUNK_LEN);
+    match algorithm {
+        KeySpec::Aes256 => chunks.seal::<AesGcm<Aes256, U12>>(source, &mut out),
+        KeySpec::Sm4 => chunks.seal::<AesGcm<Sm4, U12>>(source, &mut out),
+    }
+    .expect("seals");
     out
 }
 
 fn opened(algorithm: KeySpec, mut file: &[u8]) -> Result<Vec<u8>, FileError> {
     let header = FileHeader::read(&mut file)?;
     let mut out = Vec::new();
-    let len = open(&header, &data_key(algorithm), file, &mut out)?;
-    assert_eq!(len, out.len() as u64);
+    let result = open(&header, &data_key(algorithm), file, &mut out);
+    let in_memory = open_bytes(&header, &data_key(algorithm), file);
+    assert_eq!(result.is_ok(), in_memory.is_ok(), "in memory and as a stream it is the same refusal");
+    assert_eq!(result?, out.len() as u64);
+    assert!(in_memory?.expose() == out, "in memory and as a stream it is the same plaintext");
     Ok(out)
 }
 
+/// Bytes before the first chunk.
 fn header_len() -> usize {
-    header(KeySpec::Aes256).to_bytes().len()
+    header(KeySpec::Aes256).to_bytes().len() + COMMITMENT_LEN
 }
 
 /// Header, and the chunks one by one.
@@ -56,15 +91,20 @@ fn is_damaged(result: Result<Vec<u8>, FileError>) -> bool {
 #[test]
 fn the_vectors_of_the_document_are_written_and_read() {
     let is_in_document = |text: &str| DOCUMENT.lines().any(|line| line == text);
-    for algorithm in KeySpec::ALL {
-        for plaintext in [&b"attack at dawn"[..], b""] {
-            let file = sealed(algorithm, plaintext);
-            assert!(is_in_document(&base16ct::lower::encode_string(&file)), "{algorithm:?}");
-            assert_eq!(opened(algorithm, &file).expect("opens"), plaintext);
+    type Seal = fn(KeySpec, &[u8]) -> Vec<u8>;
+    for (seal, long_len) in [(sealed as Seal, 196_767), (sealed_in_format_1, 196_726)] {
+        for algorithm in KeySpec::ALL {
+            for plaintext in [&b"attack at dawn"[..], b""] {
+                let file = seal(algorithm, plaintext);
+                assert!(is_in_document(&base16ct::lower::encode_string(&file)), "{algorithm:?}");
+                assert_eq!(opened(algorithm, &file).expect("opens"), plaintext);
+            }
+            let plaintext = pattern(3 * CHUNK_LEN + 1);
+            let long = seal(algorithm, &plaintext);
+            assert_eq!(long.len(), long_len);
+            assert!(is_in_document(&Suite::Intl.hash(&[&long]).to_hex()), "{algorithm:?}");
+            assert!(opened(algorithm, &long).expect("opens") == plaintext);
         }
-        let long = sealed(algorithm, &pattern(3 * CHUNK_LEN + 1));
-        assert_eq!(long.len(), 196_726);
-        assert!(is_in_document(&Suite::Intl.hash(&[&long]).to_hex()), "{algorithm:?}");
     }
 }
 
@@ -107,7 +147,7 @@ fn a_reader_that_gives_single_bytes_changes_nothing() {
     let plaintext = pattern(CHUNK_LEN + 1);
     let mut file = Vec::new();
     let input = Trickle { rest: &plaintext, interrupt: false };
-    seal(&header(KeySpec::Aes256), &data_key(KeySpec::Aes256), input, &mut file).expect("seals");
+    new_file(header(KeySpec::Aes256)).seal(input, &mut file).expect("seals");
     assert!(file == sealed(KeySpec::Aes256, &plaintext));
     let mut input = Trickle { rest: &file, interrupt: false };
     let read = FileHeader::read(&mut input).expect("a header");
@@ -119,12 +159,13 @@ fn a_reader_that_gives_single_bytes_changes_nothing() {
 #[test]
 fn every_flipped_bit_of_a_small_file_is_found() {
     for algorithm in KeySpec::ALL {
-        let file = sealed(algorithm, b"attack at dawn");
-        for position in 0..file.len() {
-            for bit in 0..8 {
-                let mut changed = file.clone();
-                changed[position] ^= 1 << bit;
-                assert!(opened(algorithm, &changed).is_err(), "bit {bit} of byte {position}");
+        for file in [sealed(algorithm, b"attack at dawn"), sealed_in_format_1(algorithm, b"attack at dawn")] {
+            for position in 0..file.len() {
+                for bit in 0..8 {
+                    let mut changed = file.clone();
+                    changed[position] ^= 1 << bit;
+                    assert!(opened(algorithm, &changed).is_err(), "bit {bit} of byte {position}");
+                }
             }
         }
     }
@@ -179,16 +220,13 @@ fn moved_repeated_and_removed_chunks_are_found() {
     }
 }
 
-/// The worst case: the same data key and nonce prefix, which never happens, and still another header.
+/// The worst case: the same data key and salt, which never happens, and still another header.
 #[test]
 fn a_chunk_of_another_file_is_found() {
     let algorithm = KeySpec::Aes256;
     let (header_bytes, mut chunks) = parts(&sealed(algorithm, &pattern(2 * CHUNK_LEN)));
-    let other =
-        FileHeader::new(algorithm, [0x0a; 7], context(&[("file", "bonuses.csv")]), b"wrapped".to_vec())
-            .expect("a header");
-    let mut other_file = Vec::new();
-    seal(&other, &data_key(algorithm), &*pattern(2 * CHUNK_LEN), &mut other_file).expect("seals");
+    let other = FileHeader { context: context(&[("file", "bonuses.csv")]), ..header(algorithm) };
+    let other_file = new_file(other).seal_bytes(&pattern(2 * CHUNK_LEN)).expect("seals");
     chunks[1] = parts(&other_file).1.remove(1);
     assert!(is_damaged(opened(algorithm, &[header_bytes, chunks.concat()].concat())));
 }
@@ -199,12 +237,15 @@ fn an_empty_last_chunk_behind_a_full_one_is_refused() {
     let algorithm = KeySpec::Aes256;
     let header = header(algorithm);
     let bytes = header.to_bytes();
-    let stream = stream::<AesGcm<Aes256, U12>>(&header, &data_key(algorithm)).expect("a key of that length");
+    let key = FileKey::derive(algorithm, &data_key(algorithm), &[0x0a; SALT_LEN], &bytes);
+    let chunks = Chunks { key: key.key(), nonce_prefix: &key.nonce_prefix(), header: &bytes };
+    let stream = chunks.stream::<AesGcm<Aes256, U12>>().expect("a key of that length");
     let mut encryptor = stream.encryptor();
     let full = pattern(CHUNK_LEN);
     let first = encryptor.encrypt_next(Payload { msg: &full, aad: &bytes }).expect("encrypts");
     let last = encryptor.encrypt_last(Payload { msg: b"", aad: &bytes }).expect("encrypts");
-    assert!(is_damaged(opened(algorithm, &[bytes.clone(), first, last].concat())));
+    let file = [bytes.clone(), key.commitment().to_vec(), first, last].concat();
+    assert!(is_damaged(opened(algorithm, &file)));
 }
 
 #[test]
@@ -229,11 +270,11 @@ fn a_header_of_another_kind_format_or_chunk_length_is_refused() {
         FileHeader::read(&mut file.as_slice()).map(|_| ())
     };
     assert!(matches!(changed(0, b'X'), Err(FileError::NotEncrypted)));
-    assert!(matches!(changed(7, 2), Err(FileError::FormatUnknown { format: 2 })));
+    assert!(matches!(changed(7, 3), Err(FileError::FormatUnknown { format: 3 })));
     assert!(matches!(changed(9, 3), Err(FileError::Damaged)), "unknown algorithm");
     assert!(matches!(changed(11, 2), Err(FileError::Damaged)), "other chunk length");
     assert!(matches!(FileHeader::read(&mut &b""[..]), Err(FileError::NotEncrypted)));
-    let wrapped = |len| FileHeader::new(KeySpec::Sm4, [0; 7], context(&[]), vec![0; len]).map(|_| ());
+    let wrapped = |len| FileHeader::new(KeySpec::Sm4, [0; SALT_LEN], context(&[]), vec![0; len]).map(|_| ());
     assert!(matches!(wrapped(0), Err(FileError::WrappedKeyLength { len: 0 })));
     assert!(matches!(wrapped(4097), Err(FileError::WrappedKeyLength { len: 4097 })));
 }
@@ -263,7 +304,8 @@ fn the_largest_context_fits_into_a_header() {
     let pairs: Vec<(String, String)> =
         (0..16).map(|number| (format!("{number:02}"), "x".repeat(510))).collect();
     let context = EncryptionContext::new(pairs).expect("the most that is allowed");
-    let made = FileHeader::new(KeySpec::Sm4, [1; 7], context, vec![5; WRAPPED_KEY_LEN_MAX]).expect("fits");
+    let made =
+        FileHeader::new(KeySpec::Sm4, [1; SALT_LEN], context, vec![5; WRAPPED_KEY_LEN_MAX]).expect("fits");
     let bytes = made.to_bytes();
     assert_eq!(FileHeader::read(&mut bytes.as_slice()).expect("reads"), made);
 }
@@ -289,7 +331,47 @@ impl Write for Failing {
 #[test]
 fn failures_to_read_and_to_write_are_told_apart() {
     let (header, key) = (header(KeySpec::Sm4), data_key(KeySpec::Sm4));
-    assert!(matches!(seal(&header, &key, Failing, &mut Vec::new()), Err(FileError::Read(_))));
-    assert!(matches!(seal(&header, &key, &b"x"[..], &mut Failing), Err(FileError::Write(_))));
+    let seal =
+        |input: Box<dyn Read>, mut output: Box<dyn Write>| new_file(header.clone()).seal(input, &mut output);
+    assert!(matches!(seal(Box::new(Failing), Box::new(io::sink())), Err(FileError::Read(_))));
+    assert!(matches!(seal(Box::new(&b"x"[..]), Box::new(Failing)), Err(FileError::Write(_))));
     assert!(matches!(open(&header, &key, Failing, &mut Vec::new()), Err(FileError::Read(_))));
+}
+
+/// Under format 1 these two would be the same nonces under the same key.
+#[test]
+fn two_files_under_one_data_key_have_nothing_in_common_but_the_header() {
+    let plaintext = pattern(1000);
+    let data_key = new_file(header(KeySpec::Aes256)).data_key;
+    let seal = || {
+        let new =
+            NewFile::new(Arc::clone(&data_key), context(&[("file", "payroll.csv")])).expect("random bytes");
+        new.seal_bytes(&plaintext).expect("seals")
+    };
+    let (one, two) = (seal(), seal());
+    assert_ne!(one[14..14 + SALT_LEN], two[14..14 + SALT_LEN], "each has its own salt");
+    assert_eq!(one[30..header_len() - COMMITMENT_LEN], two[30..header_len() - COMMITMENT_LEN]);
+    let equal = one[header_len() - COMMITMENT_LEN..].iter().zip(&two[header_len() - COMMITMENT_LEN..]);
+    let equal = equal.filter(|(one, two)| one == two).count();
+    assert!(equal < 30, "{equal} of about 1,050 bytes are equal; 4 are expected by chance");
+    // The commitment and the chunks of one do not open behind the salt of the other.
+    let mixed = [&two[..30], &one[30..]].concat();
+    assert!(is_damaged(opened(KeySpec::Aes256, &mixed)));
+    let mixed = [&two[..header_len()], &one[header_len()..]].concat();
+    assert!(is_damaged(opened(KeySpec::Aes256, &mixed)));
+}
+
+/// GCM alone would open some ciphertexts under two keys.
+#[test]
+fn a_wrong_commitment_is_refused_though_every_chunk_would_open() {
+    let mut file = sealed(KeySpec::Sm4, b"attack at dawn");
+    file[header_len() - 1] ^= 1;
+    assert!(is_damaged(opened(KeySpec::Sm4, &file)));
+}
+
+#[test]
+fn nothing_of_a_new_file_is_shown_by_debug() {
+    let shown = format!("{:?}", new_file(header(KeySpec::Aes256)));
+    assert!(shown.contains("Secret(32 bytes)"), "{shown}");
+    assert!(!shown.contains("0, 1, 2, 3, 4"), "{shown}");
 }

@@ -20,7 +20,7 @@ fn a_file_comes_back_under_either_algorithm_and_its_plaintext_is_for_the_owner_a
             setup.kms(&["encrypt", "--key", "payroll", "--context", "file=in", "in", "out.kms"]);
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.starts_with("encrypted 195.31 KiB ("), "{out}");
-        assert!(setup.read("out.kms").starts_with(b"KMSFILE\x01"));
+        assert!(setup.read("out.kms").starts_with(b"KMSFILE\x02"));
         let value = setup.json(&["decrypt", "--expected-key", "payroll", "out.kms", "back"]);
         let name = if spec == v1::KeySpec::Sm4 { "sm4" } else { "aes-256" };
         let expected =

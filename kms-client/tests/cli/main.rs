@@ -1,6 +1,10 @@
 //! The `kms` command and the client library, as users and applications meet them.
 
+mod cache;
+mod documents;
 mod files;
+mod nodes;
 mod offline;
 mod online;
 mod support;
+mod traces;

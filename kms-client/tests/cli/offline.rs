@@ -40,6 +40,10 @@ const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\
 const PROFILE: &str = "endpoint = \"https://localhost:7443\"\nserver_ca = \"ca.pem\"\n\
                        certificate = \"app.pem\"\nkey = \"app.key\"\n";
 
+fn several(endpoints: &str) -> String {
+    PROFILE.replace("endpoint = \"https://localhost:7443\"", &format!("endpoints = {endpoints}"))
+}
+
 /// A folder with a profile and its files; the tests then break one of them.
 fn profile(text: &str) -> TempDir {
     let folder = folder();
@@ -190,6 +194,17 @@ fn a_wrong_profile_is_refused_with_its_place() {
         (PROFILE.replace("endpoint", "address"), "profile profile.toml: line 1: unknown field `address`"),
         (PROFILE.replace("key = \"app.key\"\n", ""), "missing field `key`"),
         ("endpoint".into(), "profile profile.toml: line 1: "),
+        (
+            PROFILE.replace("endpoint = \"https://localhost:7443\"\n", ""),
+            "it names no service; add endpoint = ",
+        ),
+        (
+            format!("{PROFILE}endpoints = [\"https://b:1\"]\n"),
+            "profile profile.toml: it has endpoint and endpoints; keep one of them",
+        ),
+        (several("[]"), "endpoints has 0 addresses; 1 to 16 are allowed"),
+        (several("[\"https://a:1\", \"https://a:1\"]"), "endpoints has \"https://a:1\" twice"),
+        (several("[\"https://a:1\", \"http://b:1\"]"), "endpoint \"http://b:1\" is not of the form"),
     ] {
         let (code, err) = whoami(&profile(&text));
         assert_eq!(code, 1);

@@ -2,7 +2,7 @@
 
 use crate::support::service::{KEY_ID, Service, refusal};
 use kms_client::audit::RecordQuery;
-use kms_client::{Client, ClientError, ConnectOptions, CreateKey, IdempotencyToken, Profile};
+use kms_client::{Client, ClientError, CreateKey, IdempotencyToken, Profile};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyName, KeyRef};
 use kms_core::key::{Cryptoperiod, KeySpec};
@@ -17,6 +17,8 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tonic::{Code, Status};
+
+const DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct Setup {
     pub folder: TempDir,
@@ -66,11 +68,11 @@ impl Setup {
     }
 
     /// Runs a client in a runtime of its own.
-    fn client<T, F: Future<Output = T>>(&self, options: ConnectOptions, work: impl FnOnce(Client) -> F) -> T {
+    fn client<T, F: Future<Output = T>>(&self, deadline: Duration, work: impl FnOnce(Client) -> F) -> T {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let profile = Profile::load(&self.folder.path().join("profile.toml")).expect("the profile loads");
-            work(Client::connect(&profile, options).await.expect("connects")).await
+            work(Client::builder(&profile).deadline(deadline).connect().await.expect("connects")).await
         })
     }
 }
@@ -87,12 +89,10 @@ fn busy() -> Status {
 fn a_busy_service_is_asked_again_and_at_most_three_times() {
     let setup = setup();
     setup.service.refuse([busy(), refusal(Code::Aborted, Reason::Contention, "again")]);
-    let described =
-        setup.client(ConnectOptions::default(), async |client| client.describe_key(&payroll()).await);
+    let described = setup.client(DEADLINE, async |client| client.describe_key(&payroll()).await);
     assert_eq!(described.expect("the third try succeeds").id.to_string(), KEY_ID);
     setup.service.refuse([busy(), busy(), busy(), busy()]);
-    let refused =
-        setup.client(ConnectOptions::default(), async |client| client.describe_key(&payroll()).await);
+    let refused = setup.client(DEADLINE, async |client| client.describe_key(&payroll()).await);
     assert_eq!(refused.expect_err("three refusals").reason(), Some(Reason::Overloaded));
     assert_eq!(setup.service.script().calls.len(), 6);
     assert_eq!(setup.service.script().refusals.len(), 1);
@@ -104,7 +104,7 @@ fn all_tries_of_a_creation_carry_the_same_token_and_two_creations_do_not() {
     setup.service.refuse([busy()]);
     let name = KeyName::parse("payroll").expect("a valid name");
     let create = CreateKey { name, spec: KeySpec::Sm4, protection: None, period: Cryptoperiod::default() };
-    setup.client(ConnectOptions::default(), async |client| {
+    setup.client(DEADLINE, async |client| {
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
     });
@@ -118,7 +118,7 @@ fn all_tries_of_a_creation_carry_the_same_token_and_two_creations_do_not() {
 fn a_call_without_a_token_that_changes_state_is_not_sent_twice() {
     let setup = setup();
     setup.service.refuse([busy(), busy(), busy()]);
-    setup.client(ConnectOptions::default(), async |client| {
+    setup.client(DEADLINE, async |client| {
         assert!(client.suspend_key(&payroll()).await.is_err());
         assert!(client.resume_key(&payroll()).await.is_err());
         assert!(client.seal().await.is_err());
@@ -214,11 +214,11 @@ fn dates_of_a_new_key_are_times_or_durations_from_now() {
 fn a_call_that_is_never_answered_ends_at_the_deadline() {
     let setup = setup();
     setup.service.script().hangs = true;
-    let options = ConnectOptions { deadline: Duration::from_millis(400), ..ConnectOptions::default() };
+    let deadline = Duration::from_millis(400);
     let begin = Instant::now();
-    let result = setup.client(options, async |client| client.describe_key(&payroll()).await);
+    let result = setup.client(deadline, async |client| client.describe_key(&payroll()).await);
     assert!(matches!(result, Err(ClientError::DeadlinePassed { .. })), "{result:?}");
-    let listed = setup.client(options, async |client| client.list_records(&RecordQuery::default()).await);
+    let listed = setup.client(deadline, async |client| client.list_records(&RecordQuery::default()).await);
     assert!(matches!(listed, Err(ClientError::DeadlinePassed { .. })));
     assert!(begin.elapsed() < Duration::from_secs(5));
     let (code, _, err) = setup.kms(&["key", "show", "payroll", "--timeout", "1"]);
@@ -228,7 +228,7 @@ fn a_call_that_is_never_answered_ends_at_the_deadline() {
 #[test]
 fn what_the_service_encrypts_itself_comes_back() {
     let setup = setup();
-    setup.client(ConnectOptions::default(), async |client| {
+    setup.client(DEADLINE, async |client| {
         let context = EncryptionContext::default();
         let made = client.encrypt(&payroll(), b"attack", &context).await.expect("encrypts");
         assert_eq!(made.bytes, b"kcatta");

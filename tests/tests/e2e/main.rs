@@ -5,6 +5,7 @@ mod configured;
 mod forged_offer;
 mod limits;
 mod listeners;
+mod program;
 mod refusals;
 mod rollback;
 mod seal_story;

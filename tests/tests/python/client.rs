@@ -69,8 +69,8 @@ import io, re, sys
 import read_file
 text = open(sys.argv[1]).read()
 files = [bytes.fromhex(line) for line in re.findall(r"^(4b4d5346494c45[0-9a-f]+)$", text, re.M)]
-assert len(files) == 4, len(files)
-for data, expected in zip(files, [b"attack at dawn", b"attack at dawn", b"", b""]):
+assert [file[7] for file in files] == [2] * 4 + [1] * 4, "formats 2 and 1"
+for data, expected in zip(files, [b"attack at dawn", b"attack at dawn", b"", b""] * 2):
     file = io.BytesIO(data)
     header = read_file.Header(file)
     key = bytes(range(read_file.CIPHERS[header.algorithm][1]))

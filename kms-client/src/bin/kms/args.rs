@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kms_core::id::UnixMillis;
 use kms_core::key::{KeySpec, Protection};
 use std::path::PathBuf;
@@ -15,6 +16,9 @@ pub struct Arguments {
     /// Profile with the service's address and the caller's certificate
     #[arg(long, global = true, env = "KMS_PROFILE", value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// Use only this one of the profile's endpoints
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
     /// Form of the output
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
     pub output: OutputFormat,
@@ -64,6 +68,18 @@ pub enum Command {
     Audit(AuditCommand),
     /// Close the HSM partition and wipe every key from the node's memory
     Seal,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_parser = clap::value_parser!(Shell))]
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page for each command
+    Man {
+        /// Write kms.1, kms-key.1, .. into this folder
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

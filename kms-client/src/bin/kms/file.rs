@@ -127,10 +127,8 @@ pub async fn encrypt(session: &Session, arguments: EncryptArguments) -> Result<(
         .await
         .map_err(|error| Failure::from(error).about_key(&arguments.key))?;
     let report =
-        Report { key_id: new.key_id, key_version: new.key_version, algorithm: new.header.algorithm() };
-    let len = destination
-        .run(move |mut output| file::seal(&new.header, &new.data_key, input.with_progress(), &mut output))
-        .await?;
+        Report { key_id: new.key_id(), key_version: new.key_version(), algorithm: new.header().algorithm() };
+    let len = destination.run(move |mut output| new.seal(input.with_progress(), &mut output)).await?;
     report.print(session, "encrypted", len, is_standard)
 }
 

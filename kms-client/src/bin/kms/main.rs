@@ -6,13 +6,14 @@ mod data_key;
 mod destruction;
 mod file;
 mod key;
+mod manual;
 mod output;
 mod pending;
 mod status;
 
 use args::{Arguments, Command};
 use clap::Parser;
-use kms_client::{Client, ConnectOptions, Profile};
+use kms_client::{Client, Profile};
 use kms_core::context::EncryptionContext;
 use kms_core::id::KeyRef;
 use output::{EXIT_USAGE, Failure, Output};
@@ -29,7 +30,8 @@ static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 /// What every command needs to reach the service.
 struct Session {
     profile: Option<PathBuf>,
-    options: ConnectOptions,
+    endpoint: Option<String>,
+    deadline: Duration,
     output: Output,
 }
 
@@ -43,11 +45,15 @@ impl Session {
             failure.exit = EXIT_USAGE;
             return Err(failure);
         };
-        Ok(Profile::load(path)?)
+        let profile = Profile::load(path)?;
+        match &self.endpoint {
+            Some(endpoint) => Ok(profile.at(endpoint)?),
+            None => Ok(profile),
+        }
     }
 
     async fn connect(&self) -> Result<Client, Failure> {
-        Ok(Client::connect(&self.profile()?, self.options).await?)
+        Ok(Client::builder(&self.profile()?).deadline(self.deadline).connect().await?)
     }
 }
 
@@ -63,10 +69,8 @@ fn main() -> ExitCode {
     };
     let session = Session {
         profile: arguments.profile,
-        options: ConnectOptions {
-            deadline: Duration::from_secs(arguments.timeout),
-            ..ConnectOptions::default()
-        },
+        endpoint: arguments.endpoint,
+        deadline: Duration::from_secs(arguments.timeout),
         output: Output { format: arguments.output },
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -98,6 +102,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Audit(command) => audit::run(session, command).await?,
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Man { out } => manual::pages(out.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -105,9 +105,9 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let (message, next) = match &error {
             // Their sentences name the innermost cause already.
-            ClientError::Unreachable { .. } | ClientError::ConnectionBroke { .. } => {
-                (error.to_string(), error.next_step())
-            }
+            ClientError::Unreachable { .. }
+            | ClientError::ConnectionBroke { .. }
+            | ClientError::NoNodeServed { .. } => (error.to_string(), error.next_step()),
             _ => (chain(&error), error.next_step()),
         };
         let mut failure = match error.reason() {
@@ -117,6 +117,7 @@ impl From<ClientError> for Failure {
         failure.field = error.field().map(str::to_owned);
         match error {
             ClientError::DeadlinePassed { .. } => failure.exit(Reason::DeadlineExceeded.exit_code()),
+            ClientError::NodeAmbiguous { .. } => failure.exit(EXIT_USAGE),
             _ => failure,
         }
     }
@@ -124,7 +125,11 @@ impl From<ClientError> for Failure {
 
 impl From<ProfileError> for Failure {
     fn from(error: ProfileError) -> Self {
-        Failure::new(chain(&error), "kms --profile FILE status")
+        let failure = Failure::new(chain(&error), "kms --profile FILE status");
+        match error {
+            ProfileError::EndpointUnknown { .. } => failure.exit(EXIT_USAGE),
+            _ => failure,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub async fn status(session: &Session, wait: Option<Duration>) -> Result<ExitCod
     let profile = session.profile()?;
     let end = Instant::now() + wait.unwrap_or_default();
     let status = loop {
-        let answer = match Client::connect(&profile, session.options).await {
+        let answer = match Client::builder(&profile).deadline(session.deadline).connect().await {
             Ok(client) => client.status().await,
             Err(error) => Err(error),
         };
@@ -38,6 +38,7 @@ pub async fn status(session: &Session, wait: Option<Duration>) -> Result<ExitCod
 /// Whether the obstacle may go away while the node starts.
 fn may_pass(error: &ClientError) -> bool {
     match error {
+        ClientError::NoNodeServed { failures } => failures.iter().any(|failure| may_pass(&failure.error)),
         ClientError::Unreachable { .. }
         | ClientError::ConnectionBroke { .. }
         | ClientError::DeadlinePassed { .. }

@@ -52,6 +52,10 @@ pub struct Script {
     pub forges_proofs: bool,
     /// Calls that are never answered.
     pub hangs: bool,
+    /// Streams of records break after so many.
+    pub breaks_records_after: Option<usize>,
+    /// First indexes that streams of records were asked for.
+    pub record_starts: Vec<u64>,
     /// The algorithm of the data keys.
     pub data_key_spec: v1::KeySpec,
     data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>)>,
@@ -68,6 +72,7 @@ pub struct Service {
     pub script: Arc<Mutex<Script>>,
     pub log: Arc<Log>,
     pub address: SocketAddr,
+    tls: ServerTlsConfig,
     _runtime: Runtime,
 }
 
@@ -110,21 +115,33 @@ impl Service {
         }
         let log = Arc::new(Log::sample(suite));
         write(folder, "bundle.pem", &log.deployment.armour());
-        let script = Arc::new(Mutex::new(Script { data_key_spec: v1::KeySpec::Aes256, ..Script::default() }));
-        let fake = Fake { script: Arc::clone(&script), log: Arc::clone(&log) };
         let (certificate, key) = issue(&authority);
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(certificate, key))
             .client_ca_root(Certificate::from_pem(authority.pem()));
+        Self::serve(log, tls, runtime, listener)
+    }
+
+    /// Another node of the same deployment, with a script of its own.
+    pub fn another(&self) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        Self::serve(Arc::clone(&self.log), self.tls.clone(), runtime, listener)
+    }
+
+    fn serve(log: Arc<Log>, tls: ServerTlsConfig, runtime: Runtime, listener: TcpListener) -> Self {
+        let address = listener.local_addr().expect("an address");
+        let script = Arc::new(Mutex::new(Script { data_key_spec: v1::KeySpec::Aes256, ..Script::default() }));
+        let fake = Fake { script: Arc::clone(&script), log: Arc::clone(&log) };
         let server = Server::builder()
-            .tls_config(tls)
+            .tls_config(tls.clone())
             .expect("the certificates are valid")
             .add_service(KeysServer::new(fake.clone()))
             .add_service(CryptoServer::new(fake.clone()))
             .add_service(AuditServer::new(fake.clone()))
             .add_service(SystemServer::new(fake));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        Self { script, log, address, _runtime: runtime }
+        Self { script, log, address, tls, _runtime: runtime }
     }
 
     pub fn script(&self) -> std::sync::MutexGuard<'_, Script> {
@@ -373,7 +390,12 @@ impl Audit for Fake {
     ) -> Answer<Self::ListRecordsStream> {
         self.admit("list_records").await?;
         let from_index = request.into_inner().from_index;
-        let records: Vec<_> = self
+        let break_after = {
+            let mut script = self.script.lock().expect("no test panics with the script");
+            script.record_starts.push(from_index);
+            script.breaks_records_after
+        };
+        let mut records: Vec<_> = self
             .log
             .leaves
             .iter()
@@ -383,6 +405,10 @@ impl Audit for Fake {
                 Ok(v1::AuditRecord { index: leaf.index, time: Some(time), body: leaf.body.clone() })
             })
             .collect();
+        if let Some(count) = break_after {
+            records.truncate(count);
+            records.push(Err(Status::unavailable("the node goes away")));
+        }
         Ok(Response::new(Box::pin(tokio_stream::iter(records))))
     }
 
