@@ -301,7 +301,7 @@ fn carry_out(
         master_keys: vec![MasterKey {
             version: KeyVersion::FIRST,
             object: master_key,
-            spec: plan.master_key,
+            algorithm: plan.master_key,
         }],
         nodes: plan.nodes.clone(),
         principals: plan.principals.clone(),
@@ -413,12 +413,15 @@ fn self_check(
     let key = bundle.current_master_key();
     let sample = SecretBytes::<32>::random(rng);
     let session = open.session();
-    let sealed = session.seal(key.object, key.spec, b"self-check", sample.expose())?;
-    let opened = session.open(key.object, key.spec, b"self-check", &sealed)?;
+    let sealed = session.seal(key.object, key.algorithm, b"self-check", sample.expose())?;
+    let opened = session.open(key.object, key.algorithm, b"self-check", &sealed)?;
     if !sample.is_equal(opened.expose()) {
         return Err(StepError::SelfCheck { what: "the master key does not open what it sealed" });
     }
-    if !matches!(session.open(key.object, key.spec, b"another", &sealed), Err(HsmError::CiphertextInvalid)) {
+    if !matches!(
+        session.open(key.object, key.algorithm, b"another", &sealed),
+        Err(HsmError::CiphertextInvalid)
+    ) {
         return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
     }
     let mac = session.mac(bundle.row_mac_key, suite, b"self-check")?;

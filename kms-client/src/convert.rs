@@ -3,7 +3,9 @@
 use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyVersion, UnixMillis};
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::KeyState;
+use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use prost_types::Timestamp;
 
@@ -22,6 +24,12 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
         Ok(v1::KeySpec::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key specification {number} is unknown")))
         }
+    }
+}
+
+pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
+    match key_spec(number)?.algorithm() {
+        KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
     }
 }
 

@@ -13,8 +13,8 @@ use aes_gcm::aes::cipher::consts::U12;
 use aes_gcm::{AesGcm, Key};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::secret::Secret;
+use kms_core::suite::AeadAlgorithm;
 use sm4::Sm4;
 use std::io::{self, Read, Write};
 use zeroize::Zeroizing;
@@ -70,7 +70,7 @@ pub enum FileError {
 /// The part of a file before its chunks. Not secret; authenticated by every chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHeader {
-    algorithm: KeySpec,
+    algorithm: AeadAlgorithm,
     nonce_prefix: [u8; NONCE_PREFIX_LEN],
     context: EncryptionContext,
     wrapped_data_key: Vec<u8>,
@@ -82,7 +82,7 @@ impl FileHeader {
     /// # Errors
     /// [`FileError::WrappedKeyLength`].
     pub fn new(
-        algorithm: KeySpec,
+        algorithm: AeadAlgorithm,
         nonce_prefix: [u8; 7],
         context: EncryptionContext,
         wrapped_data_key: Vec<u8>,
@@ -95,7 +95,7 @@ impl FileHeader {
     }
 
     /// The algorithm of the chunks.
-    pub fn algorithm(&self) -> KeySpec {
+    pub fn algorithm(&self) -> AeadAlgorithm {
         self.algorithm
     }
 
@@ -115,7 +115,7 @@ impl FileHeader {
         let mut out = Vec::with_capacity(25 + context.len() + self.wrapped_data_key.len());
         out.extend_from_slice(MAGIC);
         out.push(FORMAT);
-        out.extend_from_slice(&self.algorithm.algorithm_number().to_be_bytes());
+        out.extend_from_slice(&self.algorithm.number().to_be_bytes());
         out.extend_from_slice(&(CHUNK_LEN as u32).to_be_bytes());
         out.extend_from_slice(&self.nonce_prefix);
         out.extend_from_slice(&(context.len() as u16).to_be_bytes());
@@ -137,8 +137,8 @@ impl FileHeader {
         if magic[7] != FORMAT {
             return Err(FileError::FormatUnknown { format: magic[7] });
         }
-        let algorithm = KeySpec::from_algorithm_number(u16::from_be_bytes(read_array(input)?))
-            .ok_or(FileError::Damaged)?;
+        let algorithm =
+            AeadAlgorithm::from_number(u16::from_be_bytes(read_array(input)?)).ok_or(FileError::Damaged)?;
         if u32::from_be_bytes(read_array(input)?) != CHUNK_LEN as u32 {
             return Err(FileError::Damaged);
         }
@@ -304,8 +304,8 @@ pub fn seal(
     output: &mut impl Write,
 ) -> Result<u64, FileError> {
     match header.algorithm {
-        KeySpec::Aes256 => seal_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
-        KeySpec::Sm4 => seal_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes256Gcm => seal_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Sm4Gcm => seal_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
     }
 }
 
@@ -322,8 +322,8 @@ pub fn open(
     output: &mut impl Write,
 ) -> Result<u64, FileError> {
     match header.algorithm {
-        KeySpec::Aes256 => open_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
-        KeySpec::Sm4 => open_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes256Gcm => open_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Sm4Gcm => open_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
     }
 }
 

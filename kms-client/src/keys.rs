@@ -4,7 +4,8 @@ use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
 use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
+use kms_core::spec::{KeySpec, Protection};
 use kms_proto::v1;
 use uuid::Uuid;
 

@@ -25,6 +25,7 @@ pub mod quorum;
 pub mod reason;
 pub mod secret;
 pub mod share;
+pub mod spec;
 pub mod suite;
 pub mod transcript;
 pub mod worker;

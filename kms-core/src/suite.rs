@@ -73,6 +73,43 @@ pub enum AeadAlgorithm {
 }
 
 impl AeadAlgorithm {
+    /// Every algorithm, in registry order.
+    pub const ALL: [AeadAlgorithm; 2] = [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Sm4Gcm];
+
+    /// The name used in files and on command lines: that of the key (docs/formats/registry.md).
+    pub const fn name(self) -> &'static str {
+        match self {
+            AeadAlgorithm::Aes256Gcm => "aes-256",
+            AeadAlgorithm::Sm4Gcm => "sm4",
+        }
+    }
+
+    /// Reads the name that [`AeadAlgorithm::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        AeadAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// The number in the registry, which a ciphertext header holds.
+    pub const fn number(self) -> u16 {
+        match self {
+            AeadAlgorithm::Aes256Gcm => 1,
+            AeadAlgorithm::Sm4Gcm => 2,
+        }
+    }
+
+    /// Reads the number that [`AeadAlgorithm::number`] gives.
+    pub fn from_number(number: u16) -> Option<Self> {
+        AeadAlgorithm::ALL.into_iter().find(|algorithm| algorithm.number() == number)
+    }
+
+    /// The suite whose hash goes with the cipher: SM3 with SM4, SHA-256 with AES of any length.
+    pub const fn suite(self) -> Suite {
+        match self {
+            AeadAlgorithm::Aes256Gcm => Suite::Intl,
+            AeadAlgorithm::Sm4Gcm => Suite::Sm,
+        }
+    }
+
     /// Key length in bytes.
     pub const fn key_len(self) -> usize {
         match self {

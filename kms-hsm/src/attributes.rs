@@ -9,7 +9,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::types::Ulong;
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 
 /// Length of a MAC key, in bytes.
 const MAC_KEY_LEN: u64 = 32;
@@ -17,7 +17,9 @@ const MAC_KEY_LEN: u64 = 32;
 /// Every mechanism that objects of this kind need; `None` when the profile has none for it.
 pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[MechanismType; 2]> {
     match kind {
-        ObjectKind::SealingKey(spec) => profile.sealing(spec).map(|table| [table.generate, table.seal]),
+        ObjectKind::SealingKey(algorithm) => {
+            profile.sealing(algorithm).map(|table| [table.generate, table.seal])
+        }
         ObjectKind::SigningKey(suite) => profile.signing(suite).map(|table| [table.generate, table.sign]),
         ObjectKind::MacKey(suite) => profile.mac(suite).map(|table| [table.generate, table.mac]),
     }
@@ -32,7 +34,11 @@ pub(crate) fn class(kind: ObjectKind) -> ObjectClass {
 }
 
 /// Attributes of a master or resident key.
-pub(crate) fn sealing_key(profile: &Profile, spec: KeySpec, table: &SealingMechanisms) -> Vec<Attribute> {
+pub(crate) fn sealing_key(
+    profile: &Profile,
+    algorithm: AeadAlgorithm,
+    table: &SealingMechanisms,
+) -> Vec<Attribute> {
     let mut attributes = secret_key(profile, table.key_type);
     attributes.extend([
         Attribute::Encrypt(true),
@@ -41,7 +47,7 @@ pub(crate) fn sealing_key(profile: &Profile, spec: KeySpec, table: &SealingMecha
         Attribute::Verify(false),
     ]);
     if table.value_len {
-        attributes.push(Attribute::ValueLen(Ulong::new(spec.key_len() as u64)));
+        attributes.push(Attribute::ValueLen(Ulong::new(algorithm.key_len() as u64)));
     }
     attributes
 }

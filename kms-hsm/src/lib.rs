@@ -54,9 +54,8 @@ pub use profile::{Evidence, PinRules, Profile, ProfileError, SoPin};
 pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::{NONCE_LEN, Suite, TAG_LEN};
+use kms_core::suite::{AeadAlgorithm, NONCE_LEN, Suite, TAG_LEN};
 
 /// Longest plaintext that [`HsmSession::seal`] takes and longest message of [`HsmSession::mac`], in bytes.
 pub const INPUT_LEN_MAX: usize = 1 << 20;
@@ -71,7 +70,7 @@ pub const PUBLIC_KEY_LEN: usize = 65;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKind {
     /// A master key or resident key: seals and opens. May leave the HSM only under a trusted wrapping key.
-    SealingKey(KeySpec),
+    SealingKey(AeadAlgorithm),
     /// A key pair that signs digests (ECDSA P-256 or SM2). Never leaves the HSM: it is succeeded, not backed up.
     SigningKey(Suite),
     /// A 32-byte secret for HMAC with the suite's hash. May leave the HSM only under a trusted wrapping key.
@@ -82,7 +81,7 @@ impl ObjectKind {
     /// Every kind that there is.
     pub fn all() -> impl Iterator<Item = ObjectKind> {
         let suites = [Suite::Sm, Suite::Intl];
-        let sealing = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
+        let sealing = AeadAlgorithm::ALL.into_iter().map(ObjectKind::SealingKey);
         sealing.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey))
     }
 }
@@ -199,7 +198,7 @@ pub trait HsmSession: Send {
     fn seal(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Sealed, HsmError>;
@@ -212,7 +211,7 @@ pub trait HsmSession: Send {
     fn open(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         sealed: &Sealed,
     ) -> Result<Secret, HsmError>;

@@ -229,9 +229,9 @@ impl Live {
         let profile = partition.module().profile();
         let handle = self.find_one(partition, id, class(kind))?;
         let public_key = match kind {
-            ObjectKind::SealingKey(spec) => {
-                let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
-                self.check_attributes(id, handle, &sealing_key(profile, spec, table))?;
+            ObjectKind::SealingKey(algorithm) => {
+                let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &sealing_key(profile, algorithm, table))?;
                 None
             }
             ObjectKind::MacKey(suite) => {

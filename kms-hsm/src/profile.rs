@@ -9,8 +9,7 @@ use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
 use cryptoki_sys::CK_MECHANISM_TYPE;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -211,7 +210,7 @@ pub struct Profile {
     gcm_layout: GcmLayout,
     bad_tag_answers: Vec<BadTagAnswer>,
     pin: PinRules,
-    sealing: HashMap<KeySpec, SealingMechanisms>,
+    sealing: HashMap<AeadAlgorithm, SealingMechanisms>,
     signing: HashMap<Suite, SigningMechanisms>,
     mac: HashMap<Suite, MacMechanisms>,
 }
@@ -257,9 +256,9 @@ impl Profile {
             toml::from_str(text).map_err(|error| ProfileError::Syntax(Box::new(error)))?;
         let mut sealing = HashMap::new();
         for (name, table) in file.sealing {
-            let spec =
-                KeySpec::from_name(&name).ok_or(ProfileError::UnknownKey { table: "sealing", name })?;
-            sealing.insert(spec, table.parse()?);
+            let algorithm =
+                AeadAlgorithm::from_name(&name).ok_or(ProfileError::UnknownKey { table: "sealing", name })?;
+            sealing.insert(algorithm, table.parse()?);
         }
         let mut signing = HashMap::new();
         for (name, table) in file.signing {
@@ -335,8 +334,8 @@ impl Profile {
         self.gcm_layout
     }
 
-    pub(crate) fn sealing(&self, spec: KeySpec) -> Option<&SealingMechanisms> {
-        self.sealing.get(&spec)
+    pub(crate) fn sealing(&self, algorithm: AeadAlgorithm) -> Option<&SealingMechanisms> {
+        self.sealing.get(&algorithm)
     }
 
     pub(crate) fn signing(&self, suite: Suite) -> Option<&SigningMechanisms> {

@@ -13,9 +13,8 @@ use crate::{sealing, self_test};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use std::sync::Arc;
 
 /// One session of a PKCS#11 token. Never leaves the thread that uses it.
@@ -164,34 +163,41 @@ impl HsmSession for Pkcs11Session {
     fn seal(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Sealed, HsmError> {
         check_len("the plaintext", plaintext.len(), INPUT_LEN_MAX)?;
         check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
-        let kind = ObjectKind::SealingKey(spec);
+        let kind = ObjectKind::SealingKey(algorithm);
         self.run(|live, partition, effect| {
-            let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let table = partition.module().profile().sealing(algorithm).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::seal(live, partition.module().profile(), (spec, table), handle, (aad, plaintext), effect)
+            sealing::seal(
+                live,
+                partition.module().profile(),
+                (algorithm, table),
+                handle,
+                (aad, plaintext),
+                effect,
+            )
         })
     }
 
     fn open(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         sealed: &Sealed,
     ) -> Result<Secret, HsmError> {
         check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
-        let kind = ObjectKind::SealingKey(spec);
+        let kind = ObjectKind::SealingKey(algorithm);
         self.run(|live, partition, _| {
             let profile = partition.module().profile();
-            let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::open(live, profile, (spec, table), handle, aad, sealed)
+            sealing::open(live, profile, (algorithm, table), handle, aad, sealed)
         })
     }
 
@@ -213,9 +219,9 @@ impl HsmSession for Pkcs11Session {
             *effect = Effect::Possible;
             let session = live.session.get();
             let made = match kind {
-                ObjectKind::SealingKey(spec) => {
-                    let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
-                    let mut template = sealing_key(profile, spec, table);
+                ObjectKind::SealingKey(algorithm) => {
+                    let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
+                    let mut template = sealing_key(profile, algorithm, table);
                     template.extend(naming(id, label));
                     vec![session.generate_key(&plain(table.generate), &template)?]
                 }

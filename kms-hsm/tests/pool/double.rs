@@ -1,9 +1,8 @@
 //! An HSM that does as it is told.
 
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     ConfirmedObject, HsmError, HsmPartition, HsmSession, ListedObject, MAC_LEN, ObjectKind, Pool,
     PoolOptions, Sealed, TokenStatus,
@@ -130,7 +129,7 @@ impl HsmSession for Session {
         self.0.answer(true).map(|()| SecretBytes::zeroed())
     }
 
-    fn open(&mut self, _: HsmObjectId, _: KeySpec, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
+    fn open(&mut self, _: HsmObjectId, _: AeadAlgorithm, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
         self.0.answer(true)?;
         match *self.0.mood.lock().unwrap() {
             Mood::SickForOpens => Err(HsmError::UnexpectedAnswer { what: "nonsense" }),
@@ -157,7 +156,7 @@ impl HsmSession for Session {
         })
     }
 
-    fn seal(&mut self, _: HsmObjectId, _: KeySpec, _: &[u8], _: &[u8]) -> Result<Sealed, HsmError> {
+    fn seal(&mut self, _: HsmObjectId, _: AeadAlgorithm, _: &[u8], _: &[u8]) -> Result<Sealed, HsmError> {
         unreachable!("no job seals")
     }
 
@@ -236,7 +235,7 @@ pub fn use_hsm(session: &mut dyn HsmSession) -> Result<(), HsmError> {
 /// Asks for the decryption of something that nobody sealed.
 pub fn open_garbage(session: &mut dyn HsmSession) -> Result<(), HsmError> {
     let garbage = Sealed::parse(&[0; 12], vec![0; 24]).unwrap();
-    session.open(HsmObjectId([1; 16]), KeySpec::Aes256, b"", &garbage).map(|_| ())
+    session.open(HsmObjectId([1; 16]), AeadAlgorithm::Aes256Gcm, b"", &garbage).map(|_| ())
 }
 
 /// Keeps the only worker busy until it is let go.

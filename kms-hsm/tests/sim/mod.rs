@@ -1,8 +1,7 @@
 //! hsm-sim as a device under test, as the double of one vendor or another.
 
 use crate::contract::{self, Device};
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::ProfileChoice;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct HsmSim {
     pub personality: &'static str,
     pub profile: &'static str,
-    pub specs: &'static [KeySpec],
+    pub algorithms: &'static [AeadAlgorithm],
 }
 
 impl Device for HsmSim {
@@ -41,8 +40,8 @@ impl Device for HsmSim {
         &[Suite::Intl, Suite::Sm]
     }
 
-    fn specs(&self) -> &'static [KeySpec] {
-        self.specs
+    fn algorithms(&self) -> &'static [AeadAlgorithm] {
+        self.algorithms
     }
 
     fn mac_suites(&self) -> &'static [Suite] {

@@ -4,8 +4,10 @@ use crate::random::now;
 use crate::service::{Open, ServiceError};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
 use kms_core::reason::Reason;
+use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 
 pub use crate::service::KeyEntry;
@@ -38,11 +40,18 @@ pub fn spec(number: i32) -> Result<KeySpec, ServiceError> {
     optional_spec("spec", number)?.ok_or_else(|| unsupported("spec"))
 }
 
-/// A key specification that may be left out.
+/// A data key's algorithm, which may be left out.
 ///
 /// # Errors
 /// `SPEC_UNSUPPORTED`.
-pub fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
+pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceError> {
+    let spec = optional_spec("data_key_spec", number)?;
+    Ok(spec.map(|spec| match spec.algorithm() {
+        KeyAlgorithm::Aead(algorithm) => algorithm,
+    }))
+}
+
+fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
     match v1::KeySpec::try_from(number) {
         Ok(v1::KeySpec::Unspecified) => Ok(None),
         Ok(v1::KeySpec::Aes256) => Ok(Some(KeySpec::Aes256)),

@@ -22,14 +22,14 @@ impl Crypto for Gate {
             request,
             |node, caller, message| async move {
                 let key = convert::key_ref("key", &message.key)?;
-                let spec = convert::optional_spec("data_key_spec", message.data_key_spec)?;
+                let spec = convert::data_key_algorithm(message.data_key_spec)?;
                 let context = convert::context(message.context)?;
                 let made =
                     node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
                 Ok(v1::GenerateDataKeyResponse {
                     key_id: made.encrypted.key_id.to_string(),
                     key_version: convert::proto_version(made.encrypted.version),
-                    data_key_spec: convert::proto_spec(made.data_key.spec),
+                    data_key_spec: convert::proto_spec(made.data_key.algorithm.into()),
                     plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
                     ciphertext: made.encrypted.ciphertext,
                 })
@@ -56,7 +56,7 @@ impl Crypto for Gate {
                 Ok(v1::DecryptDataKeyResponse {
                     key_id: key_id.to_string(),
                     key_version: convert::proto_version(version),
-                    data_key_spec: convert::proto_spec(data_key.spec),
+                    data_key_spec: convert::proto_spec(data_key.algorithm.into()),
                     plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
                 })
             },

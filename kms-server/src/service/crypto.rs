@@ -11,11 +11,12 @@ use kms_core::envelope::{
     self, Binding, CIPHERTEXT_LEN_MAX, CiphertextInvalid, Freshness, Header, PLAINTEXT_LEN_MAX, Purpose,
 };
 use kms_core::id::{KeyId, KeyRef, KeySelector, KeyVersion};
-use kms_core::key::{KeySpec, KeyState};
+use kms_core::key::KeyState;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::secret::Secret;
-use kms_core::suite::NONCE_LEN;
+use kms_core::spec::KeyAlgorithm;
+use kms_core::suite::{AeadAlgorithm, NONCE_LEN};
 use kms_hsm::Sealed;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct PlainDataKey {
     /// Its algorithm.
-    pub spec: KeySpec,
+    pub algorithm: AeadAlgorithm,
     /// Its bytes; absent when the caller declined them.
     pub plaintext: Option<Secret>,
 }
@@ -91,7 +92,7 @@ impl Node {
         &self,
         caller: &Caller,
         key: &KeyRef,
-        spec: Option<KeySpec>,
+        algorithm: Option<AeadAlgorithm>,
         context: &EncryptionContext,
         without_plaintext: bool,
     ) -> Result<DataKey, ServiceError> {
@@ -99,16 +100,17 @@ impl Node {
         let open = self.require_open()?;
         // Random bytes may cost an HSM call: what can be refused is refused before.
         let (found, _) = self.key_to_encrypt(&open, caller, key).await?;
-        let spec = spec.unwrap_or(found.key.row.spec);
+        let KeyAlgorithm::Aead(own) = found.key.row.spec.algorithm();
+        let algorithm = algorithm.unwrap_or(own);
         // Not locked pages: the answer carries the same bytes through the transport's buffers at once, and mapping
         // pages for every call costs a quarter of it.
-        let mut material = Secret::new(vec![0; spec.key_len()]);
+        let mut material = Secret::new(vec![0; algorithm.key_len()]);
         open.random(material.expose_mut(), caller.deadline).await?;
-        let plaintext = envelope::data_key_plaintext(spec, material.expose());
+        let plaintext = envelope::data_key_plaintext(algorithm, material.expose());
         let using = Use { action, purpose: Purpose::DataKey, context };
         let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
         let plaintext = (!without_plaintext).then_some(material);
-        Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
+        Ok(DataKey { data_key: PlainDataKey { algorithm, plaintext }, encrypted })
     }
 
     /// Encrypts up to 64 KiB.
@@ -148,8 +150,8 @@ impl Node {
         let open = self.require_open()?;
         let using = Use { action, purpose: Purpose::DataKey, context: &request.context };
         let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
-        let (spec, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
-        Ok((PlainDataKey { spec, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
+        let (algorithm, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
+        Ok((PlainDataKey { algorithm, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
     }
 
     /// Decrypts what [`Node::encrypt`] made.
@@ -176,6 +178,7 @@ impl Node {
             let (found, number) = self.key_to_encrypt(open, caller, key).await?;
             let version = found.key.version(number)?;
             let row = &found.key.row;
+            let KeyAlgorithm::Aead(algorithm) = row.spec.algorithm();
             let place = open.place(&self.bundle, row, version, caller.deadline).await?;
             let binding = Binding { tenant: &row.tenant, context: using.context };
             let identity = (row.key_id, number);
@@ -183,7 +186,7 @@ impl Node {
                 Place::Wrapped(material) => envelope::seal_wrapped(
                     material.expose(),
                     using.purpose,
-                    row.spec,
+                    algorithm,
                     identity,
                     binding,
                     plaintext.expose(),
@@ -192,17 +195,16 @@ impl Node {
                 Place::Resident(object) => {
                     let header = |nonce| Header {
                         purpose: using.purpose,
-                        spec: row.spec,
+                        algorithm,
                         key_id: row.key_id,
                         version: number,
                         freshness: Freshness::Nonce(nonce),
                     };
                     let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
                     let copy = Secret::new(plaintext.expose().to_vec());
-                    let spec = row.spec;
                     let sealed = open
                         .hsm("seal", caller.deadline, move |session| {
-                            session.seal(object, spec, &aad, copy.expose())
+                            session.seal(object, algorithm, &aad, copy.expose())
                         })
                         .await?;
                     envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
@@ -245,7 +247,7 @@ impl Node {
         let judged = open.judge(&self.database, &caller.principal.tenant, &selector, |entry| {
             let version = entry.version(header.version).map_err(|_| invalid(CiphertextInvalid))?;
             let row = &entry.row;
-            if row.spec != header.spec {
+            if row.spec.algorithm() != KeyAlgorithm::Aead(header.algorithm) {
                 return Err(invalid(CiphertextInvalid));
             }
             for state in [row.state_at(now()), version.state] {
@@ -304,9 +306,8 @@ impl Node {
                     (Place::Resident(object), Freshness::Nonce(nonce)) => {
                         let aad = header.associated_data(binding.tenant, binding.context);
                         let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec()).map_err(opening)?;
-                        let spec = row.spec;
                         open.hsm("open", caller.deadline, move |session| {
-                            session.open(object, spec, &aad, &sealed)
+                            session.open(object, header.algorithm, &aad, &sealed)
                         })
                         .await
                         .map_err(opening)?

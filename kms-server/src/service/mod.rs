@@ -13,7 +13,7 @@ mod strangers;
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
 pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};
-pub use open::{KeyEntry, Open};
+pub use open::{KeyEntry, Open, object_kind};
 pub use seal::{SealCause, UnsealError};
 
 use crate::config::Config;

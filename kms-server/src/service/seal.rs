@@ -236,7 +236,7 @@ impl Node {
                         .map_err(key("the checkpoint key"))?;
                     for master in masters {
                         session
-                            .confirm(master.object, ObjectKind::SealingKey(master.spec))
+                            .confirm(master.object, ObjectKind::SealingKey(master.algorithm))
                             .map_err(key("a master key"))?;
                     }
                     session.confirm(row_mac, ObjectKind::MacKey(suite)).map_err(key("the row-MAC key"))?;

@@ -1,7 +1,8 @@
 //! Rows as the database holds them, with the MAC that makes a changed row useless.
 
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
+use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::{Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;

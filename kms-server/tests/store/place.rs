@@ -13,9 +13,10 @@ use kms_core::id::{
     ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
 use kms_core::merkle::Frontier;
-use kms_core::suite::{Digest32, Suite};
+use kms_core::spec::{KeySpec, Protection};
+use kms_core::suite::{AeadAlgorithm, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use kms_server::random::{now, random_id, system_rng};
 use kms_server::store::{
@@ -368,7 +369,7 @@ impl Deployment {
             master_keys: vec![MasterKey {
                 version: KeyVersion::FIRST,
                 object: HsmObjectId([4; 16]),
-                spec: KeySpec::Sm4,
+                algorithm: AeadAlgorithm::Sm4Gcm,
             }],
             nodes: vec![node(0), node(1)],
             principals: vec![Principal::parse("kms://default/administrator/admin").expect("valid")],

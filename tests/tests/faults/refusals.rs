@@ -260,7 +260,10 @@ async fn refuse_ciphertexts(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene)
             "a version that does not exist",
             with_header(&|header| header.version = KeyVersion::new(9).expect("from 1")),
         ),
-        ("another algorithm", with_header(&|header| header.spec = kms_core::key::KeySpec::Aes256)),
+        (
+            "another algorithm",
+            with_header(&|header| header.algorithm = kms_core::suite::AeadAlgorithm::Aes256Gcm),
+        ),
         (
             "a nonce for a wrapped key whose material is not open",
             with_header(&|header| {

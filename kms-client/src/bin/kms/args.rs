@@ -2,7 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kms_core::id::UnixMillis;
-use kms_core::key::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
@@ -133,8 +134,8 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "KEY")]
         key: String,
         /// Algorithm of the data key; by default that of the key
-        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
-        spec: Option<KeySpec>,
+        #[arg(long, value_parser = parse_data_key_algorithm, value_name = "sm4|aes-256")]
+        spec: Option<AeadAlgorithm>,
         #[command(flatten)]
         context: ContextArguments,
         /// Only the encrypted data key
@@ -250,6 +251,10 @@ pub enum AuditCommand {
 
 fn parse_spec(text: &str) -> Result<KeySpec, String> {
     KeySpec::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
+}
+
+fn parse_data_key_algorithm(text: &str) -> Result<AeadAlgorithm, String> {
+    AeadAlgorithm::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
 }
 
 fn parse_protection(text: &str) -> Result<Protection, String> {

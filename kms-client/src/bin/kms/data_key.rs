@@ -5,8 +5,8 @@ use crate::output::{Failure, Output, base64, write_out};
 use crate::pending::{Existing, PendingFile, Readers};
 use crate::{Session, args::OutputFormat, context, expected_key, key_reference, named_key};
 use kms_core::id::{KeyId, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::secret::Secret;
+use kms_core::suite::AeadAlgorithm;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -106,7 +106,7 @@ fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
 struct Shown {
     key_id: KeyId,
     key_version: KeyVersion,
-    spec: KeySpec,
+    spec: AeadAlgorithm,
     plaintext: Option<Secret>,
     ciphertext: Option<Vec<u8>>,
 }
