@@ -237,7 +237,12 @@ fn master_key(suite: Suite, text: Option<String>) -> Result<AeadAlgorithm, PlanE
             Suite::Intl => AeadAlgorithm::Aes256Gcm,
         });
     };
-    AeadAlgorithm::from_name(&text).ok_or(FieldProblem::MasterKey { text }).map_err(at("master_key"))
+    // Shorter keys are for named keys: a master key protects every other.
+    [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Sm4Gcm]
+        .into_iter()
+        .find(|algorithm| algorithm.name() == text)
+        .ok_or(FieldProblem::MasterKey { text })
+        .map_err(at("master_key"))
 }
 
 fn label(field: &str, text: &str) -> Result<String, PlanError> {

@@ -21,6 +21,8 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
     match v1::KeySpec::try_from(number) {
         Ok(v1::KeySpec::Aes256) => Ok(KeySpec::Aes256),
         Ok(v1::KeySpec::Sm4) => Ok(KeySpec::Sm4),
+        Ok(v1::KeySpec::Aes128) => Ok(KeySpec::Aes128),
+        Ok(v1::KeySpec::Aes192) => Ok(KeySpec::Aes192),
         Ok(v1::KeySpec::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key specification {number} is unknown")))
         }
@@ -38,6 +40,8 @@ pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> v1::KeySpec {
         None => v1::KeySpec::Unspecified,
         Some(KeySpec::Aes256) => v1::KeySpec::Aes256,
         Some(KeySpec::Sm4) => v1::KeySpec::Sm4,
+        Some(KeySpec::Aes128) => v1::KeySpec::Aes128,
+        Some(KeySpec::Aes192) => v1::KeySpec::Aes192,
     }
 }
 

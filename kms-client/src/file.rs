@@ -8,8 +8,8 @@ use crate::crypto::OpenedDataKey;
 use crate::error::ClientError;
 use aead_stream::{Decryptor, Encryptor, NewStream, Nonce, StreamBE32, StreamPrimitive};
 use aes_gcm::aead::{AeadCore, AeadInOut, KeyInit};
-use aes_gcm::aes::Aes256;
 use aes_gcm::aes::cipher::consts::U12;
+use aes_gcm::aes::{Aes128, Aes192, Aes256};
 use aes_gcm::{AesGcm, Key};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
@@ -306,6 +306,8 @@ pub fn seal(
     match header.algorithm {
         AeadAlgorithm::Aes256Gcm => seal_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
         AeadAlgorithm::Sm4Gcm => seal_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes128Gcm => seal_with::<AesGcm<Aes128, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes192Gcm => seal_with::<AesGcm<Aes192, U12>>(header, data_key, input, output),
     }
 }
 
@@ -324,6 +326,8 @@ pub fn open(
     match header.algorithm {
         AeadAlgorithm::Aes256Gcm => open_with::<AesGcm<Aes256, U12>>(header, data_key, input, output),
         AeadAlgorithm::Sm4Gcm => open_with::<AesGcm<Sm4, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes128Gcm => open_with::<AesGcm<Aes128, U12>>(header, data_key, input, output),
+        AeadAlgorithm::Aes192Gcm => open_with::<AesGcm<Aes192, U12>>(header, data_key, input, output),
     }
 }
 

@@ -9,6 +9,10 @@ pub enum KeySpec {
     Aes256,
     /// SM4 (128 bits), in GCM.
     Sm4,
+    /// AES with 128 bits, in GCM.
+    Aes128,
+    /// AES with 192 bits, in GCM.
+    Aes192,
 }
 
 /// What a key of one specification runs.
@@ -27,13 +31,15 @@ pub enum KeyUsage {
 
 impl KeySpec {
     /// Every specification, in registry order.
-    pub const ALL: [KeySpec; 2] = [KeySpec::Aes256, KeySpec::Sm4];
+    pub const ALL: [KeySpec; 4] = [KeySpec::Aes256, KeySpec::Sm4, KeySpec::Aes128, KeySpec::Aes192];
 
     /// What a key of this kind runs.
     pub const fn algorithm(self) -> KeyAlgorithm {
         match self {
             KeySpec::Aes256 => KeyAlgorithm::Aead(AeadAlgorithm::Aes256Gcm),
             KeySpec::Sm4 => KeyAlgorithm::Aead(AeadAlgorithm::Sm4Gcm),
+            KeySpec::Aes128 => KeyAlgorithm::Aead(AeadAlgorithm::Aes128Gcm),
+            KeySpec::Aes192 => KeyAlgorithm::Aead(AeadAlgorithm::Aes192Gcm),
         }
     }
 
@@ -76,6 +82,8 @@ impl From<AeadAlgorithm> for KeySpec {
         match algorithm {
             AeadAlgorithm::Aes256Gcm => KeySpec::Aes256,
             AeadAlgorithm::Sm4Gcm => KeySpec::Sm4,
+            AeadAlgorithm::Aes128Gcm => KeySpec::Aes128,
+            AeadAlgorithm::Aes192Gcm => KeySpec::Aes192,
         }
     }
 }

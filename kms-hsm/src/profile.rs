@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_table_for_a_key_that_does_not_exist_is_refused() {
-        let text = SOFTHSM.replace("[sealing.aes-256]", "[sealing.aes-128]");
+        let text = SOFTHSM.replace("[sealing.aes-256]", "[sealing.des]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "sealing", .. })));
         let text = SOFTHSM.replace("[mac.intl]", "[mac.gost]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "mac", .. })));

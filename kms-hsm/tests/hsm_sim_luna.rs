@@ -8,8 +8,11 @@ use contract::in_own_process;
 use kms_core::suite::AeadAlgorithm;
 use sim::HsmSim;
 
-const DEVICE: HsmSim =
-    HsmSim { personality: "luna", profile: "hsm-sim-luna", algorithms: &[AeadAlgorithm::Aes256Gcm] };
+const DEVICE: HsmSim = HsmSim {
+    personality: "luna",
+    profile: "hsm-sim-luna",
+    algorithms: &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm],
+};
 
 contract::cases!(DEVICE);
 

@@ -22,7 +22,7 @@ impl Device for SoftHsm {
     }
 
     fn algorithms(&self) -> &'static [AeadAlgorithm] {
-        &[AeadAlgorithm::Aes256Gcm]
+        &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm]
     }
 
     fn suites(&self) -> &'static [Suite] {

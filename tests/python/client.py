@@ -54,7 +54,7 @@ def context(**pairs):
 
 admin, app = channel("admin"), channel("app")
 keys, crypto = keys_pb2_grpc.KeysStub(admin), crypto_pb2_grpc.CryptoStub(app)
-spec = {"sm4": keys_pb2.KEY_SPEC_SM4, "aes-256": keys_pb2.KEY_SPEC_AES_256}[spec_name]
+spec = keys_pb2.KeySpec.Value("KEY_SPEC_" + spec_name.upper().replace("-", "_"))
 
 assert system_pb2_grpc.SystemStub(app).GetStatus(system_pb2.GetStatusRequest()).seal_state == system_pb2.SEAL_STATE_UNSEALED
 assert system_pb2_grpc.SystemStub(app).WhoAmI(system_pb2.WhoAmIRequest()).principal == "kms://default/operator/app"
@@ -78,7 +78,7 @@ assert sealed.key_version == 2 and b"salary" not in sealed.ciphertext
 opened = crypto.Decrypt(crypto_pb2.DecryptRequest(ciphertext=sealed.ciphertext, context=bound, expected_key="python"))
 assert opened.plaintext == b"salary"
 data_key = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", context=bound))
-assert len(data_key.plaintext) == {"sm4": 16, "aes-256": 32}[spec_name]
+assert len(data_key.plaintext) == {"sm4": 16, "aes-128": 16, "aes-192": 24, "aes-256": 32}[spec_name]
 again = crypto.DecryptDataKey(crypto_pb2.DecryptDataKeyRequest(ciphertext=data_key.ciphertext, context=bound))
 assert again.plaintext == data_key.plaintext
 without = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", without_plaintext=True))

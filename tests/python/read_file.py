@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 CHUNK, TAG, BODY = 65_536, 16, 2 + 8_258 + 2 + 4_096
-CIPHERS = {1: (algorithms.AES, 32), 2: (algorithms.SM4, 16)}
+CIPHERS = {1: (algorithms.AES, 32), 2: (algorithms.SM4, 16), 3: (algorithms.AES, 16), 4: (algorithms.AES, 24)}
 
 
 class CiphertextInvalid(Exception):

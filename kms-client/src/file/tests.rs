@@ -234,7 +234,8 @@ fn a_header_of_another_kind_format_or_chunk_length_is_refused() {
     };
     assert!(matches!(changed(0, b'X'), Err(FileError::NotEncrypted)));
     assert!(matches!(changed(7, 2), Err(FileError::FormatUnknown { format: 2 })));
-    assert!(matches!(changed(9, 3), Err(FileError::Damaged)), "unknown algorithm");
+    assert!(matches!(changed(9, 5), Err(FileError::Damaged)), "unknown algorithm");
+    assert!(matches!(changed(9, 16), Err(FileError::Damaged)), "a number of the registry that is no AEAD");
     assert!(matches!(changed(11, 2), Err(FileError::Damaged)), "other chunk length");
     assert!(matches!(FileHeader::read(&mut &b""[..]), Err(FileError::NotEncrypted)));
     let wrapped =

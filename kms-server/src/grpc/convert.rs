@@ -56,6 +56,8 @@ fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, Se
         Ok(v1::KeySpec::Unspecified) => Ok(None),
         Ok(v1::KeySpec::Aes256) => Ok(Some(KeySpec::Aes256)),
         Ok(v1::KeySpec::Sm4) => Ok(Some(KeySpec::Sm4)),
+        Ok(v1::KeySpec::Aes128) => Ok(Some(KeySpec::Aes128)),
+        Ok(v1::KeySpec::Aes192) => Ok(Some(KeySpec::Aes192)),
         Err(_) => Err(unsupported(field)),
     }
 }
@@ -71,6 +73,8 @@ pub fn proto_spec(spec: KeySpec) -> i32 {
     match spec {
         KeySpec::Aes256 => v1::KeySpec::Aes256,
         KeySpec::Sm4 => v1::KeySpec::Sm4,
+        KeySpec::Aes128 => v1::KeySpec::Aes128,
+        KeySpec::Aes192 => v1::KeySpec::Aes192,
     }
     .into()
 }

@@ -74,7 +74,7 @@ pub enum KeyCommand {
         /// 1 to 64 lower-case letters, digits, '.', '_', '-'
         name: String,
         /// Algorithm
-        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
+        #[arg(long, value_parser = parse_spec, value_name = "SPEC")]
         spec: KeySpec,
         /// Where the material is; by default resident where the token can
         #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
@@ -134,7 +134,7 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "KEY")]
         key: String,
         /// Algorithm of the data key; by default that of the key
-        #[arg(long, value_parser = parse_data_key_algorithm, value_name = "sm4|aes-256")]
+        #[arg(long, value_parser = parse_data_key_algorithm, value_name = "SPEC")]
         spec: Option<AeadAlgorithm>,
         #[command(flatten)]
         context: ContextArguments,
@@ -250,11 +250,13 @@ pub enum AuditCommand {
 }
 
 fn parse_spec(text: &str) -> Result<KeySpec, String> {
-    KeySpec::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
+    KeySpec::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", KeySpec::ALL.map(KeySpec::name).join(", ")))
 }
 
 fn parse_data_key_algorithm(text: &str) -> Result<AeadAlgorithm, String> {
-    AeadAlgorithm::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
+    AeadAlgorithm::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", AeadAlgorithm::ALL.map(AeadAlgorithm::name).join(", ")))
 }
 
 fn parse_protection(text: &str) -> Result<Protection, String> {
