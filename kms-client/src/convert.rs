@@ -23,6 +23,10 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
         Ok(v1::KeySpec::Sm4) => Ok(KeySpec::Sm4),
         Ok(v1::KeySpec::Aes128) => Ok(KeySpec::Aes128),
         Ok(v1::KeySpec::Aes192) => Ok(KeySpec::Aes192),
+        Ok(v1::KeySpec::HmacSha256) => Ok(KeySpec::HmacSha256),
+        Ok(v1::KeySpec::HmacSha384) => Ok(KeySpec::HmacSha384),
+        Ok(v1::KeySpec::HmacSha512) => Ok(KeySpec::HmacSha512),
+        Ok(v1::KeySpec::HmacSm3) => Ok(KeySpec::HmacSm3),
         Ok(v1::KeySpec::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key specification {number} is unknown")))
         }
@@ -32,6 +36,9 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
 pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
     match key_spec(number)?.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
+        KeyAlgorithm::Mac(_) => {
+            Err(ClientError::malformed("a data key has a specification that does not encrypt"))
+        }
     }
 }
 
@@ -42,6 +49,10 @@ pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> v1::KeySpec {
         Some(KeySpec::Sm4) => v1::KeySpec::Sm4,
         Some(KeySpec::Aes128) => v1::KeySpec::Aes128,
         Some(KeySpec::Aes192) => v1::KeySpec::Aes192,
+        Some(KeySpec::HmacSha256) => v1::KeySpec::HmacSha256,
+        Some(KeySpec::HmacSha384) => v1::KeySpec::HmacSha384,
+        Some(KeySpec::HmacSha512) => v1::KeySpec::HmacSha512,
+        Some(KeySpec::HmacSm3) => v1::KeySpec::HmacSm3,
     }
 }
 

@@ -14,6 +14,7 @@ mod crypto;
 mod error;
 pub mod file;
 mod keys;
+mod mac;
 mod profile;
 mod system;
 
@@ -22,5 +23,6 @@ pub use connect::{Client, ConnectOptions};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
 pub use error::ClientError;
 pub use keys::{CreateKey, IdempotencyToken, Key, Version};
+pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
 pub use system::{SealState, Status, WhoAmI};

@@ -469,12 +469,15 @@ mod tests {
     fn the_documented_wrapped_keys_are_ours() {
         let document = include_str!("../../docs/formats/database.md");
         let version = |number| KeyVersion::new(number).expect("from 1");
-        for algorithm in AeadAlgorithm::ALL {
-            let material: Vec<u8> = (0..algorithm.key_len() as u8).collect();
+        let kinds = AeadAlgorithm::ALL.into_iter().map(|algorithm| (KeySpec::from(algorithm), algorithm));
+        let macs =
+            [(KeySpec::HmacSha512, AeadAlgorithm::Aes256Gcm), (KeySpec::HmacSm3, AeadAlgorithm::Sm4Gcm)];
+        for (spec, algorithm) in kinds.chain(macs) {
+            let material: Vec<u8> = (0..spec.key_len() as u8).collect();
             let master: Vec<u8> = (0x80..0x80 + algorithm.key_len() as u8).collect();
             let (nonce, master_version) = ([0x0c; NONCE_LEN], version(3));
             let key = (KEY.0, version(2));
-            let aad = wrapped_key_associated_data(&tenant("default"), key, algorithm.into(), master_version);
+            let aad = wrapped_key_associated_data(&tenant("default"), key, spec, master_version);
             let ciphertext_and_tag = sealed_by_hsm(algorithm, &master, &nonce, &aad, &material);
             let wrapped = WrappedKey { master_version, nonce, ciphertext_and_tag };
             let golden = base16ct::lower::encode_string(&wrapped.to_bytes());

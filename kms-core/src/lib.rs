@@ -17,6 +17,7 @@ pub mod context;
 pub mod envelope;
 pub mod id;
 pub mod key;
+pub mod mac;
 pub mod merkle;
 pub mod node_key;
 pub mod passphrase;

@@ -1,5 +1,6 @@
 //! What kind of named key there is: specification, usage, protection (docs/formats/registry.md).
 
+use crate::mac::MacAlgorithm;
 use crate::suite::AeadAlgorithm;
 
 /// What kind of named key: its algorithm and length.
@@ -13,6 +14,14 @@ pub enum KeySpec {
     Aes128,
     /// AES with 192 bits, in GCM.
     Aes192,
+    /// HMAC-SHA-256 with a key of 256 bits.
+    HmacSha256,
+    /// HMAC-SHA-384 with a key of 384 bits.
+    HmacSha384,
+    /// HMAC-SHA-512 with a key of 512 bits.
+    HmacSha512,
+    /// HMAC-SM3 with a key of 256 bits.
+    HmacSm3,
 }
 
 /// What a key of one specification runs.
@@ -20,6 +29,8 @@ pub enum KeySpec {
 pub enum KeyAlgorithm {
     /// Authenticated encryption.
     Aead(AeadAlgorithm),
+    /// A message authentication code.
+    Mac(MacAlgorithm),
 }
 
 /// What a key may be used for. A key has one usage, which its specification says.
@@ -27,11 +38,22 @@ pub enum KeyAlgorithm {
 pub enum KeyUsage {
     /// Encrypts and decrypts, data keys among other things.
     EncryptDecrypt,
+    /// Makes and verifies MACs.
+    GenerateVerifyMac,
 }
 
 impl KeySpec {
     /// Every specification, in registry order.
-    pub const ALL: [KeySpec; 4] = [KeySpec::Aes256, KeySpec::Sm4, KeySpec::Aes128, KeySpec::Aes192];
+    pub const ALL: [KeySpec; 8] = [
+        KeySpec::Aes256,
+        KeySpec::Sm4,
+        KeySpec::Aes128,
+        KeySpec::Aes192,
+        KeySpec::HmacSha256,
+        KeySpec::HmacSha384,
+        KeySpec::HmacSha512,
+        KeySpec::HmacSm3,
+    ];
 
     /// What a key of this kind runs.
     pub const fn algorithm(self) -> KeyAlgorithm {
@@ -40,6 +62,10 @@ impl KeySpec {
             KeySpec::Sm4 => KeyAlgorithm::Aead(AeadAlgorithm::Sm4Gcm),
             KeySpec::Aes128 => KeyAlgorithm::Aead(AeadAlgorithm::Aes128Gcm),
             KeySpec::Aes192 => KeyAlgorithm::Aead(AeadAlgorithm::Aes192Gcm),
+            KeySpec::HmacSha256 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha256),
+            KeySpec::HmacSha384 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha384),
+            KeySpec::HmacSha512 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha512),
+            KeySpec::HmacSm3 => KeyAlgorithm::Mac(MacAlgorithm::HmacSm3),
         }
     }
 
@@ -47,6 +73,7 @@ impl KeySpec {
     pub const fn name(self) -> &'static str {
         match self.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.name(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.name(),
         }
     }
 
@@ -59,6 +86,7 @@ impl KeySpec {
     pub const fn number(self) -> u16 {
         match self.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.number(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.number(),
         }
     }
 
@@ -66,6 +94,7 @@ impl KeySpec {
     pub const fn usage(self) -> KeyUsage {
         match self.algorithm() {
             KeyAlgorithm::Aead(_) => KeyUsage::EncryptDecrypt,
+            KeyAlgorithm::Mac(_) => KeyUsage::GenerateVerifyMac,
         }
     }
 
@@ -73,6 +102,7 @@ impl KeySpec {
     pub const fn key_len(self) -> usize {
         match self.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.key_len(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.key_len(),
         }
     }
 }
@@ -93,6 +123,7 @@ impl KeyUsage {
     pub const fn name(self) -> &'static str {
         match self {
             KeyUsage::EncryptDecrypt => "ENCRYPT_DECRYPT",
+            KeyUsage::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
         }
     }
 }
@@ -118,5 +149,34 @@ impl Protection {
     /// Reads the name that [`Protection::name`] gives.
     pub fn from_name(name: &str) -> Option<Self> {
         [Protection::HsmResident, Protection::HsmWrapped].into_iter().find(|one| one.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    /// The document is the specification: names and numbers are in stored rows and sealed keys.
+    #[test]
+    fn every_specification_is_the_one_in_the_registry() {
+        let document = include_str!("../../docs/formats/registry.md");
+        for spec in KeySpec::ALL {
+            let (number, name, usage, len) =
+                (spec.number(), spec.name(), spec.usage().name(), spec.key_len());
+            let (start, end) = (format!("| {number} | `{name}` |"), format!("| `{usage}` | {len} |"));
+            let is_row = |line: &str| line.starts_with(&start) && line.ends_with(&end);
+            assert!(document.lines().any(is_row), "docs/formats/registry.md must hold {start} ... {end}");
+            assert_eq!(KeySpec::from_name(name), Some(spec));
+        }
+    }
+
+    #[test]
+    fn no_two_specifications_share_a_name_or_a_number() {
+        for (index, one) in KeySpec::ALL.into_iter().enumerate() {
+            for other in &KeySpec::ALL[..index] {
+                assert!(one.name() != other.name() && one.number() != other.number(), "{one:?} {other:?}");
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `sm`: SM2, SM3, SM4 (GB/T 32918, GB/T 32905, GB/T 32907). `intl`: ECDSA P-256, SHA-256, AES-256.
 //! A deployment has one suite, fixed in its bundle; nothing ever falls back from one to the other.
 
+use crate::mac::MacAlgorithm;
 use crate::secret::{Secret, SecretBytes, leaving_no_stack};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
@@ -233,6 +234,14 @@ impl Suite {
         match self {
             Suite::Sm => AeadAlgorithm::Sm4Gcm,
             Suite::Intl => AeadAlgorithm::Aes256Gcm,
+        }
+    }
+
+    /// The MAC of the keys that the service itself has in the HSM: HMAC with the suite's hash.
+    pub const fn mac(self) -> MacAlgorithm {
+        match self {
+            Suite::Sm => MacAlgorithm::HmacSm3,
+            Suite::Intl => MacAlgorithm::HmacSha256,
         }
     }
 

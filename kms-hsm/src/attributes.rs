@@ -9,10 +9,8 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::types::Ulong;
 use kms_core::id::HsmObjectId;
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::AeadAlgorithm;
-
-/// Length of a MAC key, in bytes.
-const MAC_KEY_LEN: u64 = 32;
 
 /// Every mechanism that objects of this kind need; `None` when the profile has none for it.
 pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[MechanismType; 2]> {
@@ -21,7 +19,7 @@ pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[Mechani
             profile.sealing(algorithm).map(|table| [table.generate, table.seal])
         }
         ObjectKind::SigningKey(suite) => profile.signing(suite).map(|table| [table.generate, table.sign]),
-        ObjectKind::MacKey(suite) => profile.mac(suite).map(|table| [table.generate, table.mac]),
+        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map(|table| [table.generate, table.mac]),
     }
 }
 
@@ -53,14 +51,14 @@ pub(crate) fn sealing_key(
 }
 
 /// Attributes of a MAC key. It makes MACs and does not verify: we compare them ourselves, in constant time.
-pub(crate) fn mac_key(profile: &Profile, table: &MacMechanisms) -> Vec<Attribute> {
+pub(crate) fn mac_key(profile: &Profile, algorithm: MacAlgorithm, table: &MacMechanisms) -> Vec<Attribute> {
     let mut attributes = secret_key(profile, table.key_type);
     attributes.extend([
         Attribute::Encrypt(false),
         Attribute::Decrypt(false),
         Attribute::Sign(true),
         Attribute::Verify(false),
-        Attribute::ValueLen(Ulong::new(MAC_KEY_LEN)),
+        Attribute::ValueLen(Ulong::new(algorithm.key_len() as u64)),
     ]);
     attributes
 }

@@ -234,9 +234,9 @@ impl Live {
                 self.check_attributes(id, handle, &sealing_key(profile, algorithm, table))?;
                 None
             }
-            ObjectKind::MacKey(suite) => {
-                let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
-                self.check_attributes(id, handle, &mac_key(profile, table))?;
+            ObjectKind::MacKey(algorithm) => {
+                let table = profile.mac(algorithm).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &mac_key(profile, algorithm, table))?;
                 None
             }
             ObjectKind::SigningKey(suite) => {

@@ -9,6 +9,7 @@ use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
 use cryptoki_sys::CK_MECHANISM_TYPE;
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -212,7 +213,7 @@ pub struct Profile {
     pin: PinRules,
     sealing: HashMap<AeadAlgorithm, SealingMechanisms>,
     signing: HashMap<Suite, SigningMechanisms>,
-    mac: HashMap<Suite, MacMechanisms>,
+    mac: HashMap<MacAlgorithm, MacMechanisms>,
 }
 
 impl Profile {
@@ -267,8 +268,9 @@ impl Profile {
         }
         let mut mac = HashMap::new();
         for (name, table) in file.mac {
-            let suite = Suite::from_name(&name).ok_or(ProfileError::UnknownKey { table: "mac", name })?;
-            mac.insert(suite, table.parse()?);
+            let algorithm =
+                MacAlgorithm::from_name(&name).ok_or(ProfileError::UnknownKey { table: "mac", name })?;
+            mac.insert(algorithm, table.parse()?);
         }
         Ok(Self {
             name: file.name,
@@ -342,8 +344,8 @@ impl Profile {
         self.signing.get(&suite)
     }
 
-    pub(crate) fn mac(&self, suite: Suite) -> Option<&MacMechanisms> {
-        self.mac.get(&suite)
+    pub(crate) fn mac(&self, algorithm: MacAlgorithm) -> Option<&MacMechanisms> {
+        self.mac.get(&algorithm)
     }
 
     /// Whether this answer to a decryption may mean that the tag does not match.
@@ -386,7 +388,7 @@ mod tests {
     fn a_table_for_a_key_that_does_not_exist_is_refused() {
         let text = SOFTHSM.replace("[sealing.aes-256]", "[sealing.des]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "sealing", .. })));
-        let text = SOFTHSM.replace("[mac.intl]", "[mac.gost]");
+        let text = SOFTHSM.replace("[mac.hmac-sha-256]", "[mac.gost]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "mac", .. })));
     }
 

@@ -16,11 +16,12 @@ use crate::{ObjectKind, Sealed};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use kms_core::asymmetric::{PublicKey, Signature};
+use kms_core::mac::MacAlgorithm;
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Digest32, NONCE_LEN, Suite, aead_open, aead_seal};
 
 /// Key, nonce, associated data and message of the known answers. None of them protects anything.
-const KEY: [u8; 32] = *b"kms/v1/self-test: not a real key";
+const KEY: [u8; 64] = *b"kms/v1/self-test: not a real keykms/v1/self-test: nor this part.";
 const NONCE: [u8; NONCE_LEN] = *b"self-test/iv";
 const AAD: &[u8] = b"kms/v1/self-test: associated data";
 const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
@@ -82,8 +83,8 @@ fn test(live: &mut Live, partition: &Partition, kind: ObjectKind) -> Result<(), 
             signing_key_test(live, partition, suite, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.sign))
         }),
-        ObjectKind::MacKey(suite) => profile.mac(suite).map_or(Ok(()), |table| {
-            mac_key_test(live, partition, suite, table)
+        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map_or(Ok(()), |table| {
+            mac_key_test(live, partition, algorithm, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.mac))
         }),
     }
@@ -180,20 +181,22 @@ fn expect_message(opened: Secret) -> Result<(), CallError> {
 fn mac_key_test(
     live: &mut Live,
     partition: &Partition,
-    suite: Suite,
+    algorithm: MacAlgorithm,
     table: &MacMechanisms,
 ) -> Result<(), Fault> {
-    let template = of_session(mac_key(partition.module().profile(), table));
-    let keys = secret_keys(live, partition, table.generate, template, &KEY)?;
+    let template = of_session(mac_key(partition.module().profile(), algorithm, table));
+    let known = &KEY[..algorithm.key_len()];
+    let keys = secret_keys(live, partition, table.generate, template, known)?;
     let result = keys.iter().try_for_each(|(key, is_known)| {
         let mac = |data: &[u8]| -> Result<Secret, CallError> {
             Ok(Secret::new(live.session.get().sign(&plain(table.mac), *key, data)?))
         };
         let (one, again, other) = (mac(MESSAGE)?, mac(MESSAGE)?, mac(AAD)?);
         let is_right = if *is_known {
-            one.expose() == suite.hmac(&KEY, &[MESSAGE]).0 && other.expose() == suite.hmac(&KEY, &[AAD]).0
+            algorithm.mac(known, MESSAGE).is_equal(one.expose())
+                && algorithm.mac(known, AAD).is_equal(other.expose())
         } else {
-            one.expose().len() == crate::MAC_LEN
+            one.expose().len() == algorithm.mac_len()
                 && one.expose() == again.expose()
                 && one.expose() != other.expose()
         };

@@ -9,6 +9,7 @@ use contract::{
 };
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType};
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ModuleError,
@@ -142,7 +143,7 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
         let (_partition, mut session) = fixture.session();
         let (key, mac_key, algorithm) = (new_id(), new_id(), AeadAlgorithm::Sm4Gcm);
         session.create(key, ObjectKind::SealingKey(algorithm), "sealing").expect("a key");
-        session.create(mac_key, ObjectKind::MacKey(Suite::Sm), "MAC").expect("a key");
+        session.create(mac_key, ObjectKind::MacKey(MacAlgorithm::HmacSm3), "MAC").expect("a key");
         let sealed = session.seal(key, algorithm, b"aad", b"text").expect("a ciphertext");
         let control = tokens_folder().join("control.toml");
         let mut wrong_answer_to =
@@ -173,7 +174,9 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
         wrong_answer_to("C_Decrypt", 0, &mut |session| {
             session.seal(key, algorithm, b"aad", b"text").map(drop)
         });
-        wrong_answer_to("C_Sign", 9, &mut |session| session.mac(mac_key, Suite::Sm, b"message").map(drop));
+        wrong_answer_to("C_Sign", 9, &mut |session| {
+            session.mac(mac_key, MacAlgorithm::HmacSm3, b"message").map(drop)
+        });
         let opened = session.open(key, algorithm, b"aad", &sealed).expect("nothing was wrong with it");
         assert_eq!(opened.expose(), b"text");
     });

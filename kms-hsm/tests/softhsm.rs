@@ -3,6 +3,7 @@
 mod contract;
 
 use contract::{Device, in_own_process};
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use std::ffi::OsString;
 use std::fs;
@@ -23,6 +24,10 @@ impl Device for SoftHsm {
 
     fn algorithms(&self) -> &'static [AeadAlgorithm] {
         &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm]
+    }
+
+    fn macs(&self) -> &'static [MacAlgorithm] {
+        &[MacAlgorithm::HmacSha256, MacAlgorithm::HmacSha384, MacAlgorithm::HmacSha512]
     }
 
     fn suites(&self) -> &'static [Suite] {

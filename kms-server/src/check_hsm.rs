@@ -239,7 +239,7 @@ impl Report {
             let masters = masters.map(|algorithm| ("a master key", ObjectKind::SealingKey(algorithm)));
             let own = [
                 ("the core and checkpoint keys", ObjectKind::SigningKey(suite)),
-                ("the row-MAC key", ObjectKind::MacKey(suite)),
+                ("the row-MAC key", ObjectKind::MacKey(suite.mac())),
             ];
             let all = masters.chain(own);
             all.filter_map(|(what, kind)| lack(kind).map(|lack| format!("{what}: {lack}")))
@@ -279,7 +279,7 @@ fn mechanism_report(mechanism: &NeededMechanism) -> MechanismReport {
     let needed_for = match mechanism.kind {
         ObjectKind::SealingKey(algorithm) => algorithm.name().to_owned(),
         ObjectKind::SigningKey(suite) => format!("signing {}", suite.name()),
-        ObjectKind::MacKey(suite) => format!("MAC {}", suite.name()),
+        ObjectKind::MacKey(algorithm) => algorithm.name().to_owned(),
     };
     MechanismReport {
         needed_for,

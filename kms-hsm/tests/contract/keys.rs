@@ -4,6 +4,7 @@ use super::{Device, Fixture, new_id, raw, soon};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass as RawClass};
 use cryptoki::types::Ulong;
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     AAD_LEN_MAX, ErrorClass, Health, HsmError, HsmPartition, INPUT_LEN_MAX, ListedObject, ObjectClass,
@@ -121,7 +122,9 @@ pub fn inputs_that_are_too_long_are_refused_without_the_hsm(device: &dyn Device)
         pool.call("open", soon(), move |session| {
             session.open(id, AeadAlgorithm::Aes256Gcm, &long_aad(), &sealed).map(|_| ())
         }),
-        pool.call("mac", soon(), move |session| session.mac(id, Suite::Intl, &long()).map(|_| ())),
+        pool.call("mac", soon(), move |session| {
+            session.mac(id, MacAlgorithm::HmacSha256, &long()).map(|_| ())
+        }),
     ];
     for error in errors {
         assert!(matches!(error, Err(HsmError::TooLong { .. })));
@@ -161,17 +164,18 @@ fn verifies(suite: Suite, public_key: &[u8], digest: &[u8], signature: &[u8]) ->
 pub fn a_mac_depends_on_key_and_message_and_on_nothing_else(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (partition, mut session) = fixture.session();
-    for suite in fixture.mac_suites.iter().copied() {
+    for algorithm in fixture.macs.iter().copied() {
         let (one, two) = (new_id(), new_id());
-        session.create(one, ObjectKind::MacKey(suite), "mac").unwrap();
-        session.create(two, ObjectKind::MacKey(suite), "mac").unwrap();
-        let mac = session.mac(one, suite, b"message").unwrap();
+        session.create(one, ObjectKind::MacKey(algorithm), "mac").unwrap();
+        session.create(two, ObjectKind::MacKey(algorithm), "mac").unwrap();
+        let mac = session.mac(one, algorithm, b"message").unwrap();
+        assert_eq!(mac.expose().len(), algorithm.mac_len());
         let mut other_session = partition.open_session().unwrap();
-        assert!(other_session.mac(one, suite, b"message").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(one, suite, b"Message").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(two, suite, b"message").unwrap().is_equal(mac.expose()));
-        session.mac(one, suite, b"").unwrap();
-        session.mac(one, suite, &vec![1; 64 << 10]).unwrap();
+        assert!(other_session.mac(one, algorithm, b"message").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(one, algorithm, b"Message").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(two, algorithm, b"message").unwrap().is_equal(mac.expose()));
+        session.mac(one, algorithm, b"").unwrap();
+        session.mac(one, algorithm, &vec![1; 64 << 10]).unwrap();
     }
 }
 
@@ -201,7 +205,7 @@ pub fn a_destroyed_object_is_gone_with_both_halves(device: &dyn Device) {
         let use_it = |session: &mut dyn kms_hsm::HsmSession| match kind {
             ObjectKind::SealingKey(algorithm) => session.seal(id, algorithm, b"", b"").map(|_| ()),
             ObjectKind::SigningKey(suite) => session.sign(id, suite, &[1; 32]).map(|_| ()),
-            ObjectKind::MacKey(suite) => session.mac(id, suite, b"").map(|_| ()),
+            ObjectKind::MacKey(algorithm) => session.mac(id, algorithm, b"").map(|_| ()),
         };
         use_it(other.as_mut()).unwrap();
         session.destroy(id).unwrap();
@@ -238,10 +242,10 @@ pub fn an_object_of_another_kind_is_not_found(device: &dyn Device) {
 
     // Of the same class it is found, and refused for what it may not do.
     let id = new_id();
-    session.create(id, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    session.create(id, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     assert!(session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"").is_err());
     assert!(matches!(session.confirm(id, KIND), Err(HsmError::AttributeNotKept { .. })));
-    session.mac(id, Suite::Intl, b"still works").unwrap();
+    session.mac(id, MacAlgorithm::HmacSha256, b"still works").unwrap();
 }
 
 pub fn what_the_token_cannot_do_is_said_without_an_effect(device: &dyn Device) {
@@ -249,7 +253,7 @@ pub fn what_the_token_cannot_do_is_said_without_an_effect(device: &dyn Device) {
     let (partition, mut session) = fixture.session();
     let all = [Suite::Sm, Suite::Intl];
     let kinds = AeadAlgorithm::ALL.into_iter().map(ObjectKind::SealingKey);
-    let kinds = kinds.chain(all.map(ObjectKind::SigningKey)).chain(all.map(ObjectKind::MacKey));
+    let kinds = kinds.chain(all.map(ObjectKind::SigningKey)).chain(MacAlgorithm::ALL.map(ObjectKind::MacKey));
     for kind in kinds {
         assert_eq!(partition.can(kind), fixture.kinds().contains(&kind), "{kind:?}");
         if !partition.can(kind) {

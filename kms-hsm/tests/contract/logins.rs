@@ -7,6 +7,7 @@ use super::{
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::AuthPin;
 use kms_core::id::HsmObjectId;
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, ObjectKind, Pool, PoolOptions,
@@ -40,10 +41,10 @@ pub fn objects_are_found_again_after_the_login_was_lost(device: &dyn Device) {
     let (sealing, signing, mac) = (new_id(), new_id(), new_id());
     session.create(sealing, KIND, "sealing").unwrap();
     session.create(signing, ObjectKind::SigningKey(Suite::Intl), "signing").unwrap();
-    session.create(mac, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    session.create(mac, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     let sealed = session.seal(sealing, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
     session.sign(signing, Suite::Intl, &[1; 32]).unwrap();
-    let code = session.mac(mac, Suite::Intl, b"data").unwrap();
+    let code = session.mac(mac, MacAlgorithm::HmacSha256, b"data").unwrap();
 
     let log_out = || raw::session(&fixture).logout().unwrap();
     log_out();
@@ -51,7 +52,7 @@ pub fn objects_are_found_again_after_the_login_was_lost(device: &dyn Device) {
     log_out();
     session.sign(signing, Suite::Intl, &[2; 32]).unwrap();
     log_out();
-    assert!(session.mac(mac, Suite::Intl, b"data").unwrap().is_equal(code.expose()));
+    assert!(session.mac(mac, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(code.expose()));
     log_out();
     // The key was not used yet when the loss was seen, so sealing goes on too.
     session.seal(sealing, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
@@ -305,23 +306,24 @@ pub fn handles_from_before_a_login_are_never_used_again(device: &dyn Device) {
     let (_partition, mut session) = fixture.session();
     let ids: Vec<_> = (0..4).map(|_| new_id()).collect();
     for id in &ids {
-        session.create(*id, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+        session.create(*id, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     }
-    let macs: Vec<_> = ids.iter().map(|id| session.mac(*id, Suite::Intl, b"data").unwrap()).collect();
+    let macs: Vec<_> =
+        ids.iter().map(|id| session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap()).collect();
     raw::session(&fixture).logout().unwrap();
     // In another order, so that a token that numbers objects as they are found numbers them differently now.
     for (id, mac) in ids.iter().zip(&macs).rev() {
-        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+        assert!(session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
     }
     session.destroy(ids[0]).unwrap();
     let fresh = new_id();
-    session.create(fresh, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    session.create(fresh, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     for (id, mac) in ids.iter().zip(&macs).skip(1) {
-        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(fresh, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+        assert!(session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(fresh, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
     }
     assert_eq!(
-        session.mac(ids[0], Suite::Intl, b"data").err().map(|e| e.class()),
+        session.mac(ids[0], MacAlgorithm::HmacSha256, b"data").err().map(|e| e.class()),
         Some(ErrorClass::NotFound)
     );
 }

@@ -1,11 +1,12 @@
 //! An HSM that does as it is told.
 
 use kms_core::id::HsmObjectId;
-use kms_core::secret::{Secret, SecretBytes};
+use kms_core::mac::MacAlgorithm;
+use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
-    ConfirmedObject, HsmError, HsmPartition, HsmSession, ListedObject, MAC_LEN, ObjectKind, Pool,
-    PoolOptions, Sealed, TokenStatus,
+    ConfirmedObject, HsmError, HsmPartition, HsmSession, ListedObject, ObjectKind, Pool, PoolOptions, Sealed,
+    TokenStatus,
 };
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -125,8 +126,8 @@ impl Drop for Session {
 
 /// Jobs of these tests ask for a MAC; the keeper asks for the others.
 impl HsmSession for Session {
-    fn mac(&mut self, _: HsmObjectId, _: Suite, _: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
-        self.0.answer(true).map(|()| SecretBytes::zeroed())
+    fn mac(&mut self, _: HsmObjectId, _: MacAlgorithm, _: &[u8]) -> Result<Secret, HsmError> {
+        self.0.answer(true).map(|()| Secret::new(vec![0; 32]))
     }
 
     fn open(&mut self, _: HsmObjectId, _: AeadAlgorithm, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
@@ -229,7 +230,7 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 pub fn use_hsm(session: &mut dyn HsmSession) -> Result<(), HsmError> {
-    session.mac(HsmObjectId([1; 16]), Suite::Intl, b"").map(|_| ())
+    session.mac(HsmObjectId([1; 16]), MacAlgorithm::HmacSha256, b"").map(|_| ())
 }
 
 /// Asks for the decryption of something that nobody sealed.

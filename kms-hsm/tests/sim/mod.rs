@@ -1,6 +1,7 @@
 //! hsm-sim as a device under test, as the double of one vendor or another.
 
 use crate::contract::{self, Device};
+use kms_core::mac::MacAlgorithm;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::ProfileChoice;
 use std::ffi::OsString;
@@ -44,10 +45,10 @@ impl Device for HsmSim {
         self.algorithms
     }
 
-    fn mac_suites(&self) -> &'static [Suite] {
+    fn macs(&self) -> &'static [MacAlgorithm] {
         match self.personality {
-            "tass" => &[Suite::Intl],
-            _ => self.suites(),
+            "tass" => &[MacAlgorithm::HmacSha256, MacAlgorithm::HmacSha384, MacAlgorithm::HmacSha512],
+            _ => &MacAlgorithm::ALL,
         }
     }
 

@@ -1,7 +1,7 @@
 //! From proto to types that cannot be wrong, and back.
 
 use crate::random::now;
-use crate::service::{Open, ServiceError};
+use crate::service::{Open, ServiceError, spec_names};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState};
@@ -37,7 +37,7 @@ pub fn millis(time: &prost_types::Timestamp) -> UnixMillis {
 /// # Errors
 /// `SPEC_UNSUPPORTED`.
 pub fn spec(number: i32) -> Result<KeySpec, ServiceError> {
-    optional_spec("spec", number)?.ok_or_else(|| unsupported("spec"))
+    optional_spec("spec", number)?.ok_or_else(|| unsupported("spec", KeySpec::ALL.into_iter()))
 }
 
 /// A data key's algorithm, which may be left out.
@@ -45,10 +45,14 @@ pub fn spec(number: i32) -> Result<KeySpec, ServiceError> {
 /// # Errors
 /// `SPEC_UNSUPPORTED`.
 pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceError> {
-    let spec = optional_spec("data_key_spec", number)?;
-    Ok(spec.map(|spec| match spec.algorithm() {
-        KeyAlgorithm::Aead(algorithm) => algorithm,
-    }))
+    const FIELD: &str = "data_key_spec";
+    match optional_spec(FIELD, number)?.map(KeySpec::algorithm) {
+        None => Ok(None),
+        Some(KeyAlgorithm::Aead(algorithm)) => Ok(Some(algorithm)),
+        Some(KeyAlgorithm::Mac(_)) => {
+            Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from)))
+        }
+    }
 }
 
 fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
@@ -58,12 +62,16 @@ fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, Se
         Ok(v1::KeySpec::Sm4) => Ok(Some(KeySpec::Sm4)),
         Ok(v1::KeySpec::Aes128) => Ok(Some(KeySpec::Aes128)),
         Ok(v1::KeySpec::Aes192) => Ok(Some(KeySpec::Aes192)),
-        Err(_) => Err(unsupported(field)),
+        Ok(v1::KeySpec::HmacSha256) => Ok(Some(KeySpec::HmacSha256)),
+        Ok(v1::KeySpec::HmacSha384) => Ok(Some(KeySpec::HmacSha384)),
+        Ok(v1::KeySpec::HmacSha512) => Ok(Some(KeySpec::HmacSha512)),
+        Ok(v1::KeySpec::HmacSm3) => Ok(Some(KeySpec::HmacSm3)),
+        Err(_) => Err(unsupported(field, KeySpec::ALL.into_iter())),
     }
 }
 
-fn unsupported(field: &'static str) -> ServiceError {
-    let names = KeySpec::ALL.map(KeySpec::name).join(" or ");
+fn unsupported(field: &'static str, fitting: impl Iterator<Item = KeySpec>) -> ServiceError {
+    let names = spec_names(fitting);
     let error = ServiceError::new(Reason::SpecUnsupported, format!("{field} must be {names}"));
     ServiceError { field: Some(field), ..error }
 }
@@ -75,6 +83,10 @@ pub fn proto_spec(spec: KeySpec) -> i32 {
         KeySpec::Sm4 => v1::KeySpec::Sm4,
         KeySpec::Aes128 => v1::KeySpec::Aes128,
         KeySpec::Aes192 => v1::KeySpec::Aes192,
+        KeySpec::HmacSha256 => v1::KeySpec::HmacSha256,
+        KeySpec::HmacSha384 => v1::KeySpec::HmacSha384,
+        KeySpec::HmacSha512 => v1::KeySpec::HmacSha512,
+        KeySpec::HmacSm3 => v1::KeySpec::HmacSm3,
     }
     .into()
 }

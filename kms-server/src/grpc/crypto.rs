@@ -101,4 +101,53 @@ impl Crypto for Gate {
         })
         .await
     }
+
+    async fn generate_mac(
+        &self,
+        request: Request<v1::GenerateMacRequest>,
+    ) -> Result<Response<v1::GenerateMacResponse>, Status> {
+        self.call("Crypto.GenerateMac", Action::GenerateMac, request, |node, caller, message| async move {
+            let text = Secret::new(message.message);
+            let key = convert::key_ref("key", &message.key)?;
+            let made = node.generate_mac(&caller, &key, &text).await?;
+            Ok(v1::GenerateMacResponse {
+                key_id: made.key_id.to_string(),
+                key_version: convert::proto_version(made.version),
+                mac: expose(made.mac),
+            })
+        })
+        .await
+    }
+
+    async fn verify_mac(
+        &self,
+        request: Request<v1::VerifyMacRequest>,
+    ) -> Result<Response<v1::VerifyMacResponse>, Status> {
+        self.call("Crypto.VerifyMac", Action::VerifyMac, request, |node, caller, message| async move {
+            let (text, mac) = (Secret::new(message.message), Secret::new(message.mac));
+            let key = convert::key_ref("key", &message.key)?;
+            let (key_id, version) = node.verify_mac(&caller, &key, &text, mac.expose()).await?;
+            Ok(v1::VerifyMacResponse {
+                key_id: key_id.to_string(),
+                key_version: convert::proto_version(version),
+            })
+        })
+        .await
+    }
+
+    async fn generate_random(
+        &self,
+        request: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
+        self.call(
+            "Crypto.GenerateRandom",
+            Action::GenerateRandom,
+            request,
+            |node, caller, message| async move {
+                let random = node.generate_random(&caller, message.byte_count).await?;
+                Ok(v1::GenerateRandomResponse { random: expose(random) })
+            },
+        )
+        .await
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::error::opening;
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
-use super::{Caller, Node, ServiceError};
+use super::{Caller, Node, ServiceError, usage};
 use crate::random::{now, system_rng};
 use crate::store::{Commit, Entry, Material};
 use kms_core::audit::{Outcome, Record};
@@ -78,7 +78,12 @@ struct Use<'a> {
     context: &'a EncryptionContext,
 }
 
-fn refuse_state(entry: &KeyEntry, version: KeyVersion, verb: &str, state: KeyState) -> ServiceError {
+pub(super) fn refuse_state(
+    entry: &KeyEntry,
+    version: KeyVersion,
+    verb: &str,
+    state: KeyState,
+) -> ServiceError {
     let name = &entry.row.name;
     ServiceError::new(Reason::KeyStateForbids, format!("key {name}@{version} is {state}; it does not {verb}"))
 }
@@ -100,8 +105,11 @@ impl Node {
         let open = self.require_open()?;
         // Random bytes may cost an HSM call: what can be refused is refused before.
         let (found, _) = self.key_to_encrypt(&open, caller, key).await?;
-        let KeyAlgorithm::Aead(own) = found.key.row.spec.algorithm();
-        let algorithm = algorithm.unwrap_or(own);
+        let algorithm = match algorithm {
+            Some(algorithm) => algorithm,
+            None => usage::aead(&found.key.row)?,
+        };
+        self.check_allowed("data_key_spec", algorithm.into())?;
         // Not locked pages: the answer carries the same bytes through the transport's buffers at once, and mapping
         // pages for every call costs a quarter of it.
         let mut material = Secret::new(vec![0; algorithm.key_len()]);
@@ -178,7 +186,7 @@ impl Node {
             let (found, number) = self.key_to_encrypt(open, caller, key).await?;
             let version = found.key.version(number)?;
             let row = &found.key.row;
-            let KeyAlgorithm::Aead(algorithm) = row.spec.algorithm();
+            let algorithm = usage::aead(row)?;
             let place = open.place(&self.bundle, row, version, caller.deadline).await?;
             let binding = Binding { tenant: &row.tenant, context: using.context };
             let identity = (row.key_id, number);
@@ -210,7 +218,7 @@ impl Node {
                     envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
                 }
             };
-            if self.commit_use(open, caller, &found, number, using).await? {
+            if self.commit_use(open, caller, &found, number, using.action).await? {
                 return Ok(Encrypted { key_id: row.key_id, version: number, ciphertext });
             }
         }
@@ -225,6 +233,7 @@ impl Node {
         key: &KeyRef,
     ) -> Result<(Found, KeyVersion), ServiceError> {
         open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
+            usage::aead(&entry.row)?;
             let number = key.version.unwrap_or(entry.row.current_version);
             for state in [entry.row.state_at(now()), entry.version(number)?.state] {
                 if !state.can_encrypt() {
@@ -314,7 +323,7 @@ impl Node {
                     }
                     _ => return Err(invalid(CiphertextInvalid)),
                 };
-            if self.commit_use(open, caller, &found, header.version, using).await? {
+            if self.commit_use(open, caller, &found, header.version, using.action).await? {
                 return Ok(Decrypted { key_id: row.key_id, version: header.version, plaintext });
             }
         }
@@ -338,16 +347,16 @@ impl Node {
     }
 
     /// Commits the record of one use. `false` when the catalogue changed: decide again.
-    async fn commit_use(
+    pub(super) async fn commit_use(
         &self,
         open: &Open,
         caller: &Caller,
         found: &Found,
         version: KeyVersion,
-        using: &Use<'_>,
+        action: Action,
     ) -> Result<bool, ServiceError> {
         let record: Record =
-            self.record(using.action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
+            self.record(action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
         let entry = Entry { record, change: None, decided_under: Some(found.revision), idempotency: None };
         match self.committer.commit(entry).await? {
             Commit::Done { .. } => Ok(true),

@@ -103,6 +103,7 @@ impl Node {
         }
         // After the look for an earlier request: a repeated one is the same request when its dates have come.
         check_dates(&request.period, now())?;
+        self.check_allowed("spec", request.spec)?;
         let by_name = KeySelector::Name(request.name.clone());
         match open.find(&self.database, tenant, &by_name).await {
             Ok(_) => return Err(key_exists(&request.name)),

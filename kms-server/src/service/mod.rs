@@ -6,15 +6,19 @@ mod checkpoints;
 mod crypto;
 mod error;
 mod keys;
+mod mac;
 mod open;
 mod seal;
 mod strangers;
+mod usage;
 
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
 pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};
+pub use mac::GeneratedMac;
 pub use open::{KeyEntry, Open, object_kind};
 pub use seal::{SealCause, UnsealError};
+pub use usage::spec_names;
 
 use crate::config::Config;
 use crate::random::{now, system_rng};

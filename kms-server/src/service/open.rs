@@ -307,6 +307,7 @@ impl Open {
 pub fn object_kind(spec: KeySpec) -> ObjectKind {
     match spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => ObjectKind::SealingKey(algorithm),
+        KeyAlgorithm::Mac(algorithm) => ObjectKind::MacKey(algorithm),
     }
 }
 

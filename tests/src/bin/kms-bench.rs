@@ -119,6 +119,27 @@ impl Crypto for EchoServer {
     async fn decrypt(&self, _: Request<v1::DecryptRequest>) -> Result<Response<v1::DecryptResponse>, Status> {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
+
+    async fn generate_mac(
+        &self,
+        _: Request<v1::GenerateMacRequest>,
+    ) -> Result<Response<v1::GenerateMacResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn verify_mac(
+        &self,
+        _: Request<v1::VerifyMacRequest>,
+    ) -> Result<Response<v1::VerifyMacResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn generate_random(
+        &self,
+        _: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
 }
 
 /// One of the comparison servers; prints its port and runs until it is killed.

@@ -103,8 +103,8 @@ impl QuorumSecrets {
             .expect("the derived PIN opens the operations partition");
         let mut session = partition.open_session().expect("a session");
         let context = [b"kms/v1/row-mac\0".as_slice(), &self.bundle.cluster_id].concat();
-        let row_mac = session.mac(self.bundle.row_mac_key, self.bundle.suite, &context).expect("a MAC");
-        let mut all = vec![KnownSecret::new("the key of the rows' MACs", *row_mac.expose())];
+        let row_mac = session.mac(self.bundle.row_mac_key, self.bundle.suite.mac(), &context).expect("a MAC");
+        let mut all = vec![KnownSecret::new("the key of the rows' MACs", row_mac.expose())];
         for row in wrapped_rows(deployment).await {
             let wrapped = WrappedKey::open(&row.wrapped).expect("a wrapped key");
             let master = self.bundle.master_key(wrapped.master_version).expect("its master key");

@@ -60,6 +60,11 @@ pub enum Command {
     Encrypt(EncryptArguments),
     /// Decrypt a file that `kms encrypt` made
     Decrypt(DecryptArguments),
+    /// Make and verify MACs of small files
+    #[command(subcommand)]
+    Mac(MacCommand),
+    /// Take random bytes of the HSM
+    Random(RandomArguments),
     /// Read, export and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -162,6 +167,47 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "FILE")]
         out_plaintext: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MacCommand {
+    /// Make the MAC of a file of up to 64 KiB
+    Generate {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File to read; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// Write the MAC to this new file, open to you alone, and do not print it
+        #[arg(long, value_name = "FILE")]
+        out_mac: Option<PathBuf>,
+    },
+    /// Compare a MAC with that of a file; only exit code 0 says that it is the right one
+    Verify {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File to read; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// The MAC as it was printed
+        #[arg(long, value_name = "BASE64", required_unless_present = "mac_file")]
+        mac: Option<String>,
+        /// File with the bytes of the MAC
+        #[arg(long, value_name = "FILE", conflicts_with = "mac")]
+        mac_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RandomArguments {
+    /// How many, 1 to 1024
+    #[arg(long = "bytes", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub byte_count: u32,
+    /// Write them to this new file, open to you alone, and do not print them
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

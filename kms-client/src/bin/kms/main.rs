@@ -5,6 +5,7 @@ mod audit;
 mod data_key;
 mod file;
 mod key;
+mod mac;
 mod output;
 mod pending;
 mod status;
@@ -96,6 +97,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::DataKey(command) => data_key::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
+        Command::Mac(command) => mac::run(session, command).await?,
+        Command::Random(arguments) => mac::random(session, arguments).await?,
         Command::Audit(command) => audit::run(session, command).await?,
     }
     Ok(ExitCode::SUCCESS)
