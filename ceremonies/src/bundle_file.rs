@@ -114,7 +114,7 @@ impl VerifiedBundle {
         line("core key", &format_args!("{:?}", bundle.core_key.public_key));
         line("checkpoint key", &format_args!("{:?}", bundle.checkpoint_key.public_key));
         for key in &bundle.master_keys {
-            line("master key", &format_args!("version {}, {}", key.version, key.spec.name()));
+            line("master key", &format_args!("version {}, {}", key.version, key.algorithm.name()));
         }
         for node in &bundle.nodes {
             line("node", &format_args!("{} (key {:?})", node.name, node.key));

@@ -21,7 +21,7 @@ use kms_core::secret::SecretBytes;
 use kms_core::share::{ShareDelivery, ShareLabel, SharePair};
 use kms_core::suite::{Digest32, Suite};
 use kms_core::transcript::{SignedTranscript, TRANSCRIPT_DOMAIN, Transcript, TranscriptError};
-use kms_hsm::{HsmError, HsmModule, MAC_LEN, ModuleError, ObjectKind, PinPurpose, SoPin};
+use kms_hsm::{HsmError, HsmModule, ModuleError, ObjectKind, PinPurpose, SoPin};
 use rand_core::CryptoRng;
 use std::path::{Path, PathBuf};
 
@@ -271,13 +271,17 @@ fn carry_out(
         OpenPartition::open(module, suite, &operations, PinPurpose::OperationsUser, &start.secret)?;
     let master_kind = ObjectKind::SealingKey(plan.master_key);
     core_open.require(&[ObjectKind::SigningKey(suite)])?;
-    operations_open.require(&[ObjectKind::SigningKey(suite), ObjectKind::MacKey(suite), master_kind])?;
+    operations_open.require(&[
+        ObjectKind::SigningKey(suite),
+        ObjectKind::MacKey(suite.mac()),
+        master_kind,
+    ])?;
 
     let core_key = core_open.create_signing_key(suite, CORE_KEY, exists, rng)?;
     steps.add(format!("core key {} made: {:?}", core_key.object, core_key.public_key));
     let checkpoint_key = operations_open.create_signing_key(suite, CHECKPOINT_KEY, exists, rng)?;
     steps.add(format!("checkpoint key {} made: {:?}", checkpoint_key.object, checkpoint_key.public_key));
-    let row_mac_key = operations_open.create(ObjectKind::MacKey(suite), ROW_MAC_KEY, exists, rng)?.id;
+    let row_mac_key = operations_open.create(ObjectKind::MacKey(suite.mac()), ROW_MAC_KEY, exists, rng)?.id;
     steps.add(format!("row-MAC key {row_mac_key} made"));
     let master_key = operations_open.create(master_kind, MASTER_KEY, exists, rng)?.id;
     steps.add(format!("master key version 1 {master_key} ({}) made", plan.master_key.name()));
@@ -301,7 +305,7 @@ fn carry_out(
         master_keys: vec![MasterKey {
             version: KeyVersion::FIRST,
             object: master_key,
-            spec: plan.master_key,
+            algorithm: plan.master_key,
         }],
         nodes: plan.nodes.clone(),
         principals: plan.principals.clone(),
@@ -413,17 +417,20 @@ fn self_check(
     let key = bundle.current_master_key();
     let sample = SecretBytes::<32>::random(rng);
     let session = open.session();
-    let sealed = session.seal(key.object, key.spec, b"self-check", sample.expose())?;
-    let opened = session.open(key.object, key.spec, b"self-check", &sealed)?;
+    let sealed = session.seal(key.object, key.algorithm, b"self-check", sample.expose())?;
+    let opened = session.open(key.object, key.algorithm, b"self-check", &sealed)?;
     if !sample.is_equal(opened.expose()) {
         return Err(StepError::SelfCheck { what: "the master key does not open what it sealed" });
     }
-    if !matches!(session.open(key.object, key.spec, b"another", &sealed), Err(HsmError::CiphertextInvalid)) {
+    if !matches!(
+        session.open(key.object, key.algorithm, b"another", &sealed),
+        Err(HsmError::CiphertextInvalid)
+    ) {
         return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
     }
-    let mac = session.mac(bundle.row_mac_key, suite, b"self-check")?;
-    let again = session.mac(bundle.row_mac_key, suite, b"self-check")?;
-    if !mac.is_equal(again.expose()) || mac.is_equal(&[0; MAC_LEN]) {
+    let mac = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+    let again = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+    if !mac.is_equal(again.expose()) || mac.expose().iter().all(|byte| *byte == 0) {
         return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
     }
     sign(&mut open, suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;

@@ -4,10 +4,9 @@ use crate::files::{self, FileError};
 use kms_core::asymmetric::PublicKey;
 use kms_core::bundle::Node;
 use kms_core::id::{ClusterName, NameError, NodeName, Principal};
-use kms_core::key::KeySpec;
 use kms_core::quorum::{Threshold, ThresholdError};
 use kms_core::share::{Enrolment, ShareError, SignedEnrolment};
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{ModuleError, ProfileChoice};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -59,7 +58,7 @@ pub enum FieldProblem {
     },
     /// Not a kind of master key.
     #[error("{text:?} is not a kind of key; write aes-256 or sm4")]
-    KeySpec {
+    MasterKey {
         /// What it says.
         text: String,
     },
@@ -120,7 +119,7 @@ pub struct Plan {
     /// How many custodians must act, of how many.
     pub threshold: Threshold,
     /// What the master key is.
-    pub master_key: KeySpec,
+    pub master_key: AeadAlgorithm,
     /// The PKCS#11 library that holds both partitions.
     pub module: ModulePlan,
     /// Label of the token for master keys.
@@ -231,14 +230,19 @@ impl Plan {
     }
 }
 
-fn master_key(suite: Suite, text: Option<String>) -> Result<KeySpec, PlanError> {
+fn master_key(suite: Suite, text: Option<String>) -> Result<AeadAlgorithm, PlanError> {
     let Some(text) = text else {
         return Ok(match suite {
-            Suite::Sm => KeySpec::Sm4,
-            Suite::Intl => KeySpec::Aes256,
+            Suite::Sm => AeadAlgorithm::Sm4Gcm,
+            Suite::Intl => AeadAlgorithm::Aes256Gcm,
         });
     };
-    KeySpec::from_name(&text).ok_or(FieldProblem::KeySpec { text }).map_err(at("master_key"))
+    // Shorter keys are for named keys: a master key protects every other.
+    [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Sm4Gcm]
+        .into_iter()
+        .find(|algorithm| algorithm.name() == text)
+        .ok_or(FieldProblem::MasterKey { text })
+        .map_err(at("master_key"))
 }
 
 fn label(field: &str, text: &str) -> Result<String, PlanError> {

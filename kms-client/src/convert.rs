@@ -3,7 +3,9 @@
 use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyVersion, UnixMillis};
-use kms_core::key::{KeySpec, KeyState, Protection};
+use kms_core::key::KeyState;
+use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use prost_types::Timestamp;
 
@@ -19,8 +21,23 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
     match v1::KeySpec::try_from(number) {
         Ok(v1::KeySpec::Aes256) => Ok(KeySpec::Aes256),
         Ok(v1::KeySpec::Sm4) => Ok(KeySpec::Sm4),
+        Ok(v1::KeySpec::Aes128) => Ok(KeySpec::Aes128),
+        Ok(v1::KeySpec::Aes192) => Ok(KeySpec::Aes192),
+        Ok(v1::KeySpec::HmacSha256) => Ok(KeySpec::HmacSha256),
+        Ok(v1::KeySpec::HmacSha384) => Ok(KeySpec::HmacSha384),
+        Ok(v1::KeySpec::HmacSha512) => Ok(KeySpec::HmacSha512),
+        Ok(v1::KeySpec::HmacSm3) => Ok(KeySpec::HmacSm3),
         Ok(v1::KeySpec::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key specification {number} is unknown")))
+        }
+    }
+}
+
+pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
+    match key_spec(number)?.algorithm() {
+        KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
+        KeyAlgorithm::Mac(_) => {
+            Err(ClientError::malformed("a data key has a specification that does not encrypt"))
         }
     }
 }
@@ -30,6 +47,12 @@ pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> v1::KeySpec {
         None => v1::KeySpec::Unspecified,
         Some(KeySpec::Aes256) => v1::KeySpec::Aes256,
         Some(KeySpec::Sm4) => v1::KeySpec::Sm4,
+        Some(KeySpec::Aes128) => v1::KeySpec::Aes128,
+        Some(KeySpec::Aes192) => v1::KeySpec::Aes192,
+        Some(KeySpec::HmacSha256) => v1::KeySpec::HmacSha256,
+        Some(KeySpec::HmacSha384) => v1::KeySpec::HmacSha384,
+        Some(KeySpec::HmacSha512) => v1::KeySpec::HmacSha512,
+        Some(KeySpec::HmacSm3) => v1::KeySpec::HmacSm3,
     }
 }
 

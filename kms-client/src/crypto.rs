@@ -5,8 +5,9 @@ use crate::convert;
 use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::secret::Secret;
+use kms_core::spec::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use zeroize::Zeroize;
 
@@ -27,7 +28,7 @@ pub struct WrappedDataKey {
     /// That key's version.
     pub key_version: KeyVersion,
     /// The data key's algorithm.
-    pub spec: KeySpec,
+    pub spec: AeadAlgorithm,
     /// The bytes to keep.
     pub ciphertext: Vec<u8>,
 }
@@ -40,7 +41,7 @@ pub struct OpenedDataKey {
     /// That key's version.
     pub key_version: KeyVersion,
     /// The data key's algorithm.
-    pub spec: KeySpec,
+    pub spec: AeadAlgorithm,
     /// The key itself.
     pub plaintext: Secret,
 }
@@ -75,7 +76,7 @@ impl Client {
     pub async fn generate_data_key(
         &self,
         key: &KeyRef,
-        spec: Option<KeySpec>,
+        spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<DataKey, ClientError> {
         let (plaintext, wrapped) = self.generate(key, spec, context, false).await?;
@@ -92,7 +93,7 @@ impl Client {
     pub async fn generate_wrapped_data_key(
         &self,
         key: &KeyRef,
-        spec: Option<KeySpec>,
+        spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<WrappedDataKey, ClientError> {
         Ok(self.generate(key, spec, context, true).await?.1)
@@ -101,13 +102,13 @@ impl Client {
     async fn generate(
         &self,
         key: &KeyRef,
-        spec: Option<KeySpec>,
+        spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
         without_plaintext: bool,
     ) -> Result<(Secret, WrappedDataKey), ClientError> {
         let request = v1::GenerateDataKeyRequest {
             key: key.to_string(),
-            data_key_spec: convert::key_spec_to_proto(spec).into(),
+            data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)).into(),
             context: convert::context_to_proto(context),
             without_plaintext,
         };
@@ -120,7 +121,7 @@ impl Client {
         let wrapped = WrappedDataKey {
             key_id: convert::key_id(&answer.key_id)?,
             key_version: convert::key_version(answer.key_version)?,
-            spec: convert::key_spec(answer.data_key_spec)?,
+            spec: convert::data_key_algorithm(answer.data_key_spec)?,
             ciphertext: answer.ciphertext,
         };
         if spec.is_some_and(|spec| spec != wrapped.spec) {
@@ -150,7 +151,7 @@ impl Client {
             })
             .await?;
         let plaintext = Secret::new(answer.plaintext);
-        let spec = convert::key_spec(answer.data_key_spec)?;
+        let spec = convert::data_key_algorithm(answer.data_key_spec)?;
         if plaintext.expose().len() != spec.key_len() {
             return Err(ClientError::malformed("the data key has not the length of its algorithm"));
         }

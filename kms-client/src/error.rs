@@ -240,12 +240,13 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 pub fn next_step(reason: Reason) -> &'static str {
     match reason {
         Reason::FieldInvalid => "kms help",
-        Reason::SpecUnsupported => "kms key create --help",
+        Reason::SpecUnsupported | Reason::SpecNotAllowed => "kms key create --help",
         Reason::CiphertextInvalid => "kms decrypt --help",
+        Reason::MacInvalid => "kms mac verify --help",
         Reason::KeyMismatch => "kms key show KEY",
         Reason::PrincipalUnknown | Reason::NotPermitted => "kms whoami",
         Reason::KeyNotFound | Reason::KeyExists => "kms key list",
-        Reason::KeyVersionNotFound | Reason::KeyStateForbids => "kms key show KEY",
+        Reason::KeyVersionNotFound | Reason::KeyStateForbids | Reason::KeyUsageForbids => "kms key show KEY",
         Reason::IdempotencyConflict => "kms key list",
         Reason::RecordNotFound => "kms audit list",
         Reason::Sealed => "kms status",

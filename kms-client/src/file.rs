@@ -9,13 +9,13 @@ use crate::connect::Client;
 use crate::crypto::{DataKey, OpenedDataKey};
 use crate::error::ClientError;
 use aes_gcm::AesGcm;
-use aes_gcm::aes::Aes256;
 use aes_gcm::aes::cipher::consts::U12;
+use aes_gcm::aes::{Aes128, Aes192, Aes256};
 use chunks::{Chunks, NONCE_PREFIX_LEN, Pieces, Slices, Source, TAG_LEN, read_full};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, SecretBytes};
+use kms_core::suite::AeadAlgorithm;
 use sm4::Sm4;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ pub enum FileError {
 /// The part of a file before its chunks. Not secret; authenticated by every chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileHeader {
-    algorithm: KeySpec,
+    algorithm: AeadAlgorithm,
     start: Start,
     context: EncryptionContext,
     wrapped_data_key: Vec<u8>,
@@ -92,7 +92,7 @@ impl FileHeader {
     /// # Errors
     /// [`FileError::WrappedKeyLength`].
     fn new(
-        algorithm: KeySpec,
+        algorithm: AeadAlgorithm,
         salt: [u8; SALT_LEN],
         context: EncryptionContext,
         wrapped_data_key: Vec<u8>,
@@ -105,7 +105,7 @@ impl FileHeader {
     }
 
     /// The algorithm of the chunks.
-    pub fn algorithm(&self) -> KeySpec {
+    pub fn algorithm(&self) -> AeadAlgorithm {
         self.algorithm
     }
 
@@ -129,7 +129,7 @@ impl FileHeader {
         let mut out = Vec::with_capacity(34 + context.len() + self.wrapped_data_key.len());
         out.extend_from_slice(MAGIC);
         out.push(format);
-        out.extend_from_slice(&self.algorithm.algorithm_number().to_be_bytes());
+        out.extend_from_slice(&self.algorithm.number().to_be_bytes());
         out.extend_from_slice(&(CHUNK_LEN as u32).to_be_bytes());
         out.extend_from_slice(start);
         out.extend_from_slice(&(context.len() as u16).to_be_bytes());
@@ -152,8 +152,8 @@ impl FileHeader {
         if ![1, 2].contains(&format) {
             return Err(FileError::FormatUnknown { format });
         }
-        let algorithm = KeySpec::from_algorithm_number(u16::from_be_bytes(read_array(input)?))
-            .ok_or(FileError::Damaged)?;
+        let algorithm =
+            AeadAlgorithm::from_number(u16::from_be_bytes(read_array(input)?)).ok_or(FileError::Damaged)?;
         if u32::from_be_bytes(read_array(input)?) != CHUNK_LEN as u32 {
             return Err(FileError::Damaged);
         }
@@ -211,7 +211,7 @@ struct FileKey {
 
 impl FileKey {
     /// HKDF(data key, salt, header). The hash is SM3 for SM4 and SHA-256 for AES.
-    fn derive(algorithm: KeySpec, data_key: &Secret, salt: &[u8; SALT_LEN], header: &[u8]) -> Self {
+    fn derive(algorithm: AeadAlgorithm, data_key: &Secret, salt: &[u8; SALT_LEN], header: &[u8]) -> Self {
         let mut material = SecretBytes::zeroed();
         let info = [&b"kms/v1/file\0"[..], header];
         algorithm.suite().hkdf(data_key.expose(), salt, &info, material.expose_mut());
@@ -238,7 +238,7 @@ impl FileKey {
     }
 }
 
-fn require_len(algorithm: KeySpec, data_key: &Secret) -> Result<(), FileError> {
+fn require_len(algorithm: AeadAlgorithm, data_key: &Secret) -> Result<(), FileError> {
     if data_key.expose().len() == algorithm.key_len() { Ok(()) } else { Err(FileError::KeyLength) }
 }
 
@@ -258,8 +258,10 @@ fn seal_chunks(
     output.write_all(&bytes).and_then(|()| output.write_all(key.commitment())).map_err(FileError::Write)?;
     let chunks = Chunks { key: key.key(), nonce_prefix: &key.nonce_prefix(), header: &bytes };
     match header.algorithm {
-        KeySpec::Aes256 => chunks.seal::<AesGcm<Aes256, U12>>(source, output),
-        KeySpec::Sm4 => chunks.seal::<AesGcm<Sm4, U12>>(source, output),
+        AeadAlgorithm::Aes256Gcm => chunks.seal::<AesGcm<Aes256, U12>>(source, output),
+        AeadAlgorithm::Sm4Gcm => chunks.seal::<AesGcm<Sm4, U12>>(source, output),
+        AeadAlgorithm::Aes128Gcm => chunks.seal::<AesGcm<Aes128, U12>>(source, output),
+        AeadAlgorithm::Aes192Gcm => chunks.seal::<AesGcm<Aes192, U12>>(source, output),
     }
 }
 
@@ -286,8 +288,10 @@ fn open_chunks(
     };
     let chunks = Chunks { key, nonce_prefix: &nonce_prefix, header: &bytes };
     match header.algorithm {
-        KeySpec::Aes256 => chunks.open::<AesGcm<Aes256, U12>>(source, output),
-        KeySpec::Sm4 => chunks.open::<AesGcm<Sm4, U12>>(source, output),
+        AeadAlgorithm::Aes256Gcm => chunks.open::<AesGcm<Aes256, U12>>(source, output),
+        AeadAlgorithm::Sm4Gcm => chunks.open::<AesGcm<Sm4, U12>>(source, output),
+        AeadAlgorithm::Aes128Gcm => chunks.open::<AesGcm<Aes128, U12>>(source, output),
+        AeadAlgorithm::Aes192Gcm => chunks.open::<AesGcm<Aes192, U12>>(source, output),
     }
 }
 

@@ -6,7 +6,8 @@ use crate::error::ClientError;
 use kms_core::codec;
 use kms_core::destruction::SignedDestruction;
 use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
+use kms_core::spec::{KeySpec, Protection};
 use kms_proto::v1;
 use uuid::Uuid;
 
@@ -117,6 +118,10 @@ pub struct VersionUse {
     pub encryptions: u64,
     /// How often something was decrypted, data keys among it.
     pub decryptions: u64,
+    /// How often a MAC was made.
+    pub macs: u64,
+    /// How often a MAC was verified.
+    pub mac_verifications: u64,
     /// When it was last used.
     pub last_used: UnixMillis,
     /// The URI of the principal that used it last.
@@ -383,6 +388,8 @@ impl Client {
                 data_keys: version.data_keys,
                 encryptions: version.encryptions,
                 decryptions: version.decryptions,
+                macs: version.macs,
+                mac_verifications: version.mac_verifications,
                 last_used: convert::time(version.last_used, "the last use of a version")?,
                 last_used_by: version.last_used_by,
             })

@@ -49,6 +49,7 @@ mod crypto;
 mod error;
 pub mod file;
 mod keys;
+mod mac;
 mod nodes;
 mod profile;
 mod system;
@@ -59,6 +60,7 @@ pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
 pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
+pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
 pub use system::{SealState, Status, WhoAmI};
 

@@ -4,9 +4,8 @@
 use crate::asymmetric::{PublicKey, Signature, SignatureError};
 use crate::codec::{self, ArmouredFormat, CodecError, Format, VersionOne};
 use crate::id::{ClusterName, CustodianName, HsmObjectId, KeyVersion, NodeName, Principal, UnixMillis};
-use crate::key::KeySpec;
 use crate::quorum::{SecretKind, ShareSet, Threshold, ThresholdError};
-use crate::suite::{Digest32, Suite};
+use crate::suite::{AeadAlgorithm, Digest32, Suite};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
@@ -87,7 +86,7 @@ pub struct MasterKey {
     pub object: HsmObjectId,
     /// Algorithm.
     #[n(2)]
-    pub spec: KeySpec,
+    pub algorithm: AeadAlgorithm,
 }
 
 /// A server node and the key that it signs offers and batch heads with.
@@ -405,7 +404,7 @@ pub(crate) mod testing {
             master_keys: alloc::vec![MasterKey {
                 version: KeyVersion::FIRST,
                 object: HsmObjectId([4; 16]),
-                spec: KeySpec::Aes256,
+                algorithm: AeadAlgorithm::Aes256Gcm,
             }],
             nodes: alloc::vec![Node { name: node.clone(), key: node_key.public_key() }],
             principals: alloc::vec![Principal::parse("kms://default/operator/app").expect("valid")],

@@ -9,8 +9,7 @@ use crate::id::{
     ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
     UnixMillis,
 };
-use crate::key::KeySpec;
-use crate::suite::{Digest32, Suite};
+use crate::suite::{AeadAlgorithm, Digest32, Suite};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::decode::Error as CborError;
@@ -168,7 +167,7 @@ as_text!(NodeName, |text| NodeName::parse(text).ok(), |value| value.as_str().int
 as_text!(ClusterName, |text| ClusterName::parse(text).ok(), |value| value.as_str().into());
 as_text!(Principal, |text| Principal::parse(text).ok(), |value| value.to_uri());
 as_text!(Suite, Suite::from_name, |value| value.name().into());
-as_text!(KeySpec, KeySpec::from_name, |value| value.name().into());
+as_text!(AeadAlgorithm, AeadAlgorithm::from_name, |value| value.name().into());
 as_number!(KeyVersion, u32, KeyVersion::new, |value| value.number());
 as_number!(UnixMillis, u64, |number| Some(UnixMillis(number)), |value| value.0);
 

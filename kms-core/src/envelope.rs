@@ -2,9 +2,9 @@
 
 use crate::context::EncryptionContext;
 use crate::id::{KeyId, KeyVersion, TenantName};
-use crate::key::KeySpec;
 use crate::secret::{Secret, SecretBytes};
-use crate::suite::{NONCE_LEN, TAG_LEN, aead_open, aead_seal};
+use crate::spec::KeySpec;
+use crate::suite::{AeadAlgorithm, NONCE_LEN, TAG_LEN, aead_open, aead_seal};
 use alloc::vec::Vec;
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
@@ -69,8 +69,8 @@ impl Freshness {
 pub struct Header {
     /// What the ciphertext is for.
     pub purpose: Purpose,
-    /// The key's algorithm.
-    pub spec: KeySpec,
+    /// What the key runs.
+    pub algorithm: AeadAlgorithm,
     /// The key.
     pub key_id: KeyId,
     /// The key's version.
@@ -97,7 +97,7 @@ impl Header {
         let mut out = Vec::with_capacity(FIXED_LEN + SALT_LEN);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[FORMAT, self.purpose.number()]);
-        out.extend_from_slice(&self.spec.algorithm_number().to_be_bytes());
+        out.extend_from_slice(&self.algorithm.number().to_be_bytes());
         out.extend_from_slice(&self.key_id.0);
         out.extend_from_slice(&self.version.number().to_be_bytes());
         out.push(self.freshness.bytes().len() as u8);
@@ -141,7 +141,7 @@ pub fn open(bytes: &[u8]) -> Result<Ciphertext<'_>, CiphertextInvalid> {
     }
     let purpose = Purpose::from_number(fixed[5]).ok_or(CiphertextInvalid)?;
     let number = u16::from_be_bytes([fixed[6], fixed[7]]);
-    let spec = KeySpec::from_algorithm_number(number).ok_or(CiphertextInvalid)?;
+    let algorithm = AeadAlgorithm::from_number(number).ok_or(CiphertextInvalid)?;
     let key_id = KeyId(fixed[8..24].try_into().map_err(|_| CiphertextInvalid)?);
     let version = u32::from_be_bytes(fixed[24..28].try_into().map_err(|_| CiphertextInvalid)?);
     let version = KeyVersion::new(version).ok_or(CiphertextInvalid)?;
@@ -156,7 +156,7 @@ pub fn open(bytes: &[u8]) -> Result<Ciphertext<'_>, CiphertextInvalid> {
     if body.len() < body_len_min || bytes.len() > CIPHERTEXT_LEN_MAX {
         return Err(CiphertextInvalid);
     }
-    Ok(Ciphertext { header: Header { purpose, spec, key_id, version, freshness }, body })
+    Ok(Ciphertext { header: Header { purpose, algorithm, key_id, version, freshness }, body })
 }
 
 /// Header and body in one.
@@ -176,10 +176,10 @@ struct Subkey {
 impl Subkey {
     /// HKDF(key version, salt, header). The hash is SM3 for SM4 keys and SHA-256 for AES keys.
     fn derive(key_material: &[u8], salt: &[u8; SALT_LEN], header: &Header) -> Self {
-        let suite = header.spec.suite();
+        let suite = header.algorithm.suite();
         let mut material = SecretBytes::zeroed();
         suite.hkdf(key_material, salt, &[b"kms/v1/subkey\0", &header.to_bytes()], material.expose_mut());
-        Self { material, key_len: header.spec.key_len() }
+        Self { material, key_len: header.algorithm.key_len() }
     }
 
     fn key(&self) -> &[u8] {
@@ -212,7 +212,7 @@ pub struct Binding<'a> {
 pub fn seal_wrapped(
     key_material: &[u8],
     purpose: Purpose,
-    spec: KeySpec,
+    algorithm: AeadAlgorithm,
     key: (KeyId, KeyVersion),
     binding: Binding<'_>,
     plaintext: &[u8],
@@ -220,10 +220,11 @@ pub fn seal_wrapped(
 ) -> Vec<u8> {
     let mut salt = [0; SALT_LEN];
     rng.fill_bytes(&mut salt);
-    let header = Header { purpose, spec, key_id: key.0, version: key.1, freshness: Freshness::Salt(salt) };
+    let header =
+        Header { purpose, algorithm, key_id: key.0, version: key.1, freshness: Freshness::Salt(salt) };
     let subkey = Subkey::derive(key_material, &salt, &header);
     let aad = header.associated_data(binding.tenant, binding.context);
-    let sealed = aead_seal(spec.aead(), subkey.key(), &subkey.nonce(), &aad, plaintext)
+    let sealed = aead_seal(algorithm, subkey.key(), &subkey.nonce(), &aad, plaintext)
         .expect("the subkey has the length of its algorithm and messages are far below the mode's limit");
     let mut out = header.to_bytes();
     out.reserve_exact(COMMITMENT_LEN + sealed.len());
@@ -250,14 +251,14 @@ pub fn open_wrapped(
         return Err(CiphertextInvalid);
     }
     let aad = ciphertext.header.associated_data(binding.tenant, binding.context);
-    aead_open(ciphertext.header.spec.aead(), subkey.key(), &subkey.nonce(), &aad, sealed)
+    aead_open(ciphertext.header.algorithm, subkey.key(), &subkey.nonce(), &aad, sealed)
         .map_err(|_| CiphertextInvalid)
 }
 
 /// A data key as it stands inside a `DataKey` ciphertext: algorithm number, then the key.
-pub fn data_key_plaintext(spec: KeySpec, key: &[u8]) -> Secret {
+pub fn data_key_plaintext(algorithm: AeadAlgorithm, key: &[u8]) -> Secret {
     let mut out = Vec::with_capacity(2 + key.len());
-    out.extend_from_slice(&spec.algorithm_number().to_be_bytes());
+    out.extend_from_slice(&algorithm.number().to_be_bytes());
     out.extend_from_slice(key);
     Secret::new(out)
 }
@@ -266,14 +267,14 @@ pub fn data_key_plaintext(spec: KeySpec, key: &[u8]) -> Secret {
 ///
 /// # Errors
 /// [`CiphertextInvalid`] when length and algorithm disagree.
-pub fn open_data_key(plaintext: &Secret) -> Result<(KeySpec, Secret), CiphertextInvalid> {
+pub fn open_data_key(plaintext: &Secret) -> Result<(AeadAlgorithm, Secret), CiphertextInvalid> {
     let (number, key) = plaintext.expose().split_at_checked(2).ok_or(CiphertextInvalid)?;
-    let spec = KeySpec::from_algorithm_number(u16::from_be_bytes([number[0], number[1]]))
-        .ok_or(CiphertextInvalid)?;
-    if key.len() != spec.key_len() {
+    let algorithm =
+        AeadAlgorithm::from_number(u16::from_be_bytes([number[0], number[1]])).ok_or(CiphertextInvalid)?;
+    if key.len() != algorithm.key_len() {
         return Err(CiphertextInvalid);
     }
-    Ok((spec, Secret::new(key.to_vec())))
+    Ok((algorithm, Secret::new(key.to_vec())))
 }
 
 /// What the seal of a wrapped key in the database is bound to, so that it opens in no other row, version
@@ -290,7 +291,7 @@ pub fn wrapped_key_associated_data(
     out.extend_from_slice(tenant.as_str().as_bytes());
     out.extend_from_slice(&key.0.0);
     out.extend_from_slice(&key.1.number().to_be_bytes());
-    out.extend_from_slice(&spec.algorithm_number().to_be_bytes());
+    out.extend_from_slice(&spec.number().to_be_bytes());
     out.extend_from_slice(&master_version.number().to_be_bytes());
     out
 }
@@ -353,12 +354,19 @@ mod tests {
 
     #[test]
     fn no_changed_byte_context_or_tenant_opens() {
-        for spec in KeySpec::ALL {
-            let material = alloc::vec![9; spec.key_len()];
+        for algorithm in AeadAlgorithm::ALL {
+            let material = alloc::vec![9; algorithm.key_len()];
             let (tenant_a, context_a) = (tenant("a"), context("x"));
             let binding = Binding { tenant: &tenant_a, context: &context_a };
-            let bytes =
-                seal_wrapped(&material, Purpose::Data, spec, KEY, binding, b"hello", &mut TestRng::new(1));
+            let bytes = seal_wrapped(
+                &material,
+                Purpose::Data,
+                algorithm,
+                KEY,
+                binding,
+                b"hello",
+                &mut TestRng::new(1),
+            );
             let opens = |bytes: &[u8], binding| -> bool {
                 open(bytes).and_then(|parsed| open_wrapped(&material, &parsed, binding)).is_ok()
             };
@@ -396,8 +404,8 @@ mod tests {
 
     #[test]
     fn a_data_key_of_the_wrong_length_is_refused() {
-        assert!(open_data_key(&data_key_plaintext(KeySpec::Sm4, &[1; 16])).is_ok());
-        assert!(open_data_key(&data_key_plaintext(KeySpec::Sm4, &[1; 32])).is_err());
+        assert!(open_data_key(&data_key_plaintext(AeadAlgorithm::Sm4Gcm, &[1; 16])).is_ok());
+        assert!(open_data_key(&data_key_plaintext(AeadAlgorithm::Sm4Gcm, &[1; 32])).is_err());
         assert!(open_data_key(&Secret::new(alloc::vec![0])).is_err());
     }
 
@@ -406,14 +414,14 @@ mod tests {
     #[test]
     fn the_documented_ciphertexts_open() {
         let document = include_str!("../../docs/formats/ciphertext.md");
-        for (spec, seed) in [(KeySpec::Aes256, 41), (KeySpec::Sm4, 42)] {
-            let material: Vec<u8> = (0..spec.key_len() as u8).collect();
+        for (algorithm, seed) in AeadAlgorithm::ALL.into_iter().zip(41..) {
+            let material: Vec<u8> = (0..algorithm.key_len() as u8).collect();
             let (tenant, context) = (tenant("default"), context("payroll.csv"));
             let binding = Binding { tenant: &tenant, context: &context };
             let bytes = seal_wrapped(
                 &material,
                 Purpose::Data,
-                spec,
+                algorithm,
                 KEY,
                 binding,
                 b"attack at dawn",
@@ -426,14 +434,14 @@ mod tests {
 
     /// What an HSM makes of a plaintext: the first bytes of the hash are sealed behind it.
     fn sealed_by_hsm(
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         key: &[u8],
         nonce: &[u8; NONCE_LEN],
         aad: &[u8],
         plaintext: &[u8],
     ) -> Vec<u8> {
-        let check = &spec.suite().hash(&[plaintext]).0[..8];
-        aead_seal(spec.aead(), key, nonce, aad, &[plaintext, check].concat()).expect("the key's length fits")
+        let check = &algorithm.suite().hash(&[plaintext]).0[..8];
+        aead_seal(algorithm, key, nonce, aad, &[plaintext, check].concat()).expect("the key's length fits")
     }
 
     /// Bytes that were computed without this crate, in docs/formats/ciphertext.md. A failure means that stored
@@ -441,13 +449,14 @@ mod tests {
     #[test]
     fn the_documented_ciphertexts_under_resident_keys_are_ours() {
         let document = include_str!("../../docs/formats/ciphertext.md");
-        for spec in KeySpec::ALL {
-            let key: Vec<u8> = (0..spec.key_len() as u8).collect();
+        for algorithm in AeadAlgorithm::ALL {
+            let key: Vec<u8> = (0..algorithm.key_len() as u8).collect();
             let nonce = [0x0b; NONCE_LEN];
             let freshness = Freshness::Nonce(nonce);
-            let header = Header { purpose: Purpose::Data, spec, key_id: KEY.0, version: KEY.1, freshness };
+            let header =
+                Header { purpose: Purpose::Data, algorithm, key_id: KEY.0, version: KEY.1, freshness };
             let aad = header.associated_data(&tenant("default"), &context("payroll.csv"));
-            let bytes = join(&header, &sealed_by_hsm(spec, &key, &nonce, &aad, b"attack at dawn"));
+            let bytes = join(&header, &sealed_by_hsm(algorithm, &key, &nonce, &aad, b"attack at dawn"));
             let golden = base16ct::lower::encode_string(&bytes);
             assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
             assert_eq!(open(&bytes).expect("it is read back").header, header);
@@ -460,13 +469,16 @@ mod tests {
     fn the_documented_wrapped_keys_are_ours() {
         let document = include_str!("../../docs/formats/database.md");
         let version = |number| KeyVersion::new(number).expect("from 1");
-        for spec in KeySpec::ALL {
+        let kinds = AeadAlgorithm::ALL.into_iter().map(|algorithm| (KeySpec::from(algorithm), algorithm));
+        let macs =
+            [(KeySpec::HmacSha512, AeadAlgorithm::Aes256Gcm), (KeySpec::HmacSm3, AeadAlgorithm::Sm4Gcm)];
+        for (spec, algorithm) in kinds.chain(macs) {
             let material: Vec<u8> = (0..spec.key_len() as u8).collect();
-            let master: Vec<u8> = (0x80..0x80 + spec.key_len() as u8).collect();
+            let master: Vec<u8> = (0x80..0x80 + algorithm.key_len() as u8).collect();
             let (nonce, master_version) = ([0x0c; NONCE_LEN], version(3));
             let key = (KEY.0, version(2));
             let aad = wrapped_key_associated_data(&tenant("default"), key, spec, master_version);
-            let ciphertext_and_tag = sealed_by_hsm(spec, &master, &nonce, &aad, &material);
+            let ciphertext_and_tag = sealed_by_hsm(algorithm, &master, &nonce, &aad, &material);
             let wrapped = WrappedKey { master_version, nonce, ciphertext_and_tag };
             let golden = base16ct::lower::encode_string(&wrapped.to_bytes());
             assert!(document.contains(&golden), "docs/formats/database.md must hold {golden}");

@@ -47,6 +47,12 @@ pub enum Action {
     Encrypt,
     /// `Crypto.Decrypt`.
     Decrypt,
+    /// `Crypto.GenerateMac`.
+    GenerateMac,
+    /// `Crypto.VerifyMac`.
+    VerifyMac,
+    /// `Crypto.GenerateRandom`.
+    GenerateRandom,
     /// `Audit.*`.
     ReadAudit,
     /// `Ceremony.Join`.
@@ -55,7 +61,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 23] = [
+    pub const ALL: [Action; 26] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -77,6 +83,9 @@ impl Action {
         Action::DecryptDataKey,
         Action::Encrypt,
         Action::Decrypt,
+        Action::GenerateMac,
+        Action::VerifyMac,
+        Action::GenerateRandom,
         Action::ReadAudit,
         Action::JoinCeremony,
     ];
@@ -105,6 +114,9 @@ impl Action {
             Action::DecryptDataKey => "data_key.decrypt",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
+            Action::GenerateMac => "mac.generate",
+            Action::VerifyMac => "mac.verify",
+            Action::GenerateRandom => "random.generate",
             Action::ReadAudit => "audit.read",
             Action::JoinCeremony => "ceremony.join",
         }
@@ -134,7 +146,14 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
         _ if action == A::ReadStatus => true,
         Role::Operator => matches!(
             action,
-            A::DescribeKey | A::GenerateDataKey | A::DecryptDataKey | A::Encrypt | A::Decrypt
+            A::DescribeKey
+                | A::GenerateDataKey
+                | A::DecryptDataKey
+                | A::Encrypt
+                | A::Decrypt
+                | A::GenerateMac
+                | A::VerifyMac
+                | A::GenerateRandom
         ),
         Role::Administrator => matches!(
             action,

@@ -35,8 +35,12 @@ reasons! {
     FieldInvalid = "FIELD_INVALID",
     /// The key specification is unknown or not available here.
     SpecUnsupported = "SPEC_UNSUPPORTED",
+    /// The configuration of this deployment does not allow keys of this specification.
+    SpecNotAllowed = "SPEC_NOT_ALLOWED",
     /// The ciphertext does not open: one reason for every cause.
     CiphertextInvalid = "CIPHERTEXT_INVALID",
+    /// The MAC is not that of the message under this key.
+    MacInvalid = "MAC_INVALID",
     /// The ciphertext names another key than the caller expects.
     KeyMismatch = "KEY_MISMATCH",
     /// The certificate is of a known authority, but the bundle does not list its principal.
@@ -51,6 +55,8 @@ reasons! {
     KeyExists = "KEY_EXISTS",
     /// The key's state does not allow this.
     KeyStateForbids = "KEY_STATE_FORBIDS",
+    /// The key is for something else.
+    KeyUsageForbids = "KEY_USAGE_FORBIDS",
     /// The idempotency token was used with another request.
     IdempotencyConflict = "IDEMPOTENCY_CONFLICT",
     /// Others changed the same thing at the same time, again and again.
@@ -98,11 +104,15 @@ impl Reason {
         match self {
             R::Internal => 1,
             R::Sealed => 2,
-            R::FieldInvalid | R::SpecUnsupported => 3,
-            R::CiphertextInvalid | R::KeyMismatch => 4,
+            R::FieldInvalid | R::SpecUnsupported | R::SpecNotAllowed => 3,
+            R::CiphertextInvalid | R::MacInvalid | R::KeyMismatch => 4,
             R::PrincipalUnknown | R::NotPermitted => 5,
             R::KeyNotFound | R::KeyVersionNotFound | R::RecordNotFound => 6,
-            R::KeyExists | R::KeyStateForbids | R::IdempotencyConflict | R::AlreadyUnsealed => 7,
+            R::KeyExists
+            | R::KeyStateForbids
+            | R::KeyUsageForbids
+            | R::IdempotencyConflict
+            | R::AlreadyUnsealed => 7,
             R::Contention | R::Overloaded | R::DeadlineExceeded | R::HsmUnavailable | R::LogUnavailable => 8,
             R::CeremonyForeign
             | R::CeremonyExpired

@@ -25,6 +25,11 @@ impl Secret {
         &mut self.0
     }
 
+    /// Compares in time that does not depend on the contents. Another length is never equal.
+    pub fn is_equal(&self, other: &[u8]) -> bool {
+        self.0.as_slice().ct_eq(other).into()
+    }
+
     /// Moves the bytes out, still wiped when dropped.
     pub fn into_zeroizing(self) -> Zeroizing<Vec<u8>> {
         self.0

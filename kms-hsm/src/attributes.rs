@@ -9,17 +9,17 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::types::Ulong;
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-
-/// Length of a MAC key, in bytes.
-const MAC_KEY_LEN: u64 = 32;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::AeadAlgorithm;
 
 /// Every mechanism that objects of this kind need; `None` when the profile has none for it.
 pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[MechanismType; 2]> {
     match kind {
-        ObjectKind::SealingKey(spec) => profile.sealing(spec).map(|table| [table.generate, table.seal]),
+        ObjectKind::SealingKey(algorithm) => {
+            profile.sealing(algorithm).map(|table| [table.generate, table.seal])
+        }
         ObjectKind::SigningKey(suite) => profile.signing(suite).map(|table| [table.generate, table.sign]),
-        ObjectKind::MacKey(suite) => profile.mac(suite).map(|table| [table.generate, table.mac]),
+        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map(|table| [table.generate, table.mac]),
     }
 }
 
@@ -32,7 +32,11 @@ pub(crate) fn class(kind: ObjectKind) -> ObjectClass {
 }
 
 /// Attributes of a master or resident key.
-pub(crate) fn sealing_key(profile: &Profile, spec: KeySpec, table: &SealingMechanisms) -> Vec<Attribute> {
+pub(crate) fn sealing_key(
+    profile: &Profile,
+    algorithm: AeadAlgorithm,
+    table: &SealingMechanisms,
+) -> Vec<Attribute> {
     let mut attributes = secret_key(profile, table.key_type);
     attributes.extend([
         Attribute::Encrypt(true),
@@ -41,20 +45,20 @@ pub(crate) fn sealing_key(profile: &Profile, spec: KeySpec, table: &SealingMecha
         Attribute::Verify(false),
     ]);
     if table.value_len {
-        attributes.push(Attribute::ValueLen(Ulong::new(spec.key_len() as u64)));
+        attributes.push(Attribute::ValueLen(Ulong::new(algorithm.key_len() as u64)));
     }
     attributes
 }
 
 /// Attributes of a MAC key. It makes MACs and does not verify: we compare them ourselves, in constant time.
-pub(crate) fn mac_key(profile: &Profile, table: &MacMechanisms) -> Vec<Attribute> {
+pub(crate) fn mac_key(profile: &Profile, algorithm: MacAlgorithm, table: &MacMechanisms) -> Vec<Attribute> {
     let mut attributes = secret_key(profile, table.key_type);
     attributes.extend([
         Attribute::Encrypt(false),
         Attribute::Decrypt(false),
         Attribute::Sign(true),
         Attribute::Verify(false),
-        Attribute::ValueLen(Ulong::new(MAC_KEY_LEN)),
+        Attribute::ValueLen(Ulong::new(algorithm.key_len() as u64)),
     ]);
     attributes
 }

@@ -54,16 +54,14 @@ pub use profile::{Evidence, PinRules, Profile, ProfileError, SoPin};
 pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::{CheckValue, NONCE_LEN, Suite, TAG_LEN};
+use kms_core::mac::MacAlgorithm;
+use kms_core::secret::Secret;
+use kms_core::suite::{AeadAlgorithm, CheckValue, NONCE_LEN, Suite, TAG_LEN};
 
 /// Longest plaintext that [`HsmSession::seal`] takes and longest message of [`HsmSession::mac`], in bytes.
 pub const INPUT_LEN_MAX: usize = 1 << 20;
 /// Longest associated data of [`HsmSession::seal`] and [`HsmSession::open`], in bytes.
 pub const AAD_LEN_MAX: usize = 16 << 10;
-/// Length of a MAC: that of the hash of either suite.
-pub const MAC_LEN: usize = 32;
 /// Length of a public key: an uncompressed SEC1 point on P-256 or the SM2 curve.
 pub const PUBLIC_KEY_LEN: usize = 65;
 
@@ -71,19 +69,19 @@ pub const PUBLIC_KEY_LEN: usize = 65;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ObjectKind {
     /// A master key or resident key: seals and opens. May leave the HSM only under a trusted wrapping key.
-    SealingKey(KeySpec),
+    SealingKey(AeadAlgorithm),
     /// A key pair that signs digests (ECDSA P-256 or SM2). Never leaves the HSM: it is succeeded, not backed up.
     SigningKey(Suite),
-    /// A 32-byte secret for HMAC with the suite's hash. May leave the HSM only under a trusted wrapping key.
-    MacKey(Suite),
+    /// A secret as long as the hash of its HMAC. May leave the HSM only under a trusted wrapping key.
+    MacKey(MacAlgorithm),
 }
 
 impl ObjectKind {
     /// Every kind that there is.
     pub fn all() -> impl Iterator<Item = ObjectKind> {
         let suites = [Suite::Sm, Suite::Intl];
-        let sealing = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
-        sealing.chain(suites.map(ObjectKind::SigningKey)).chain(suites.map(ObjectKind::MacKey))
+        let sealing = AeadAlgorithm::ALL.into_iter().map(ObjectKind::SealingKey);
+        sealing.chain(suites.map(ObjectKind::SigningKey)).chain(MacAlgorithm::ALL.map(ObjectKind::MacKey))
     }
 }
 
@@ -201,7 +199,7 @@ pub trait HsmSession: Send {
     fn seal(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Sealed, HsmError>;
@@ -214,7 +212,7 @@ pub trait HsmSession: Send {
     fn open(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         sealed: &Sealed,
     ) -> Result<Secret, HsmError>;
@@ -253,12 +251,12 @@ pub trait HsmSession: Send {
     /// [`HsmError::NotFound`], [`HsmError::Ambiguous`], [`HsmError::Unsupported`]; otherwise the state of the token.
     fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError>;
 
-    /// HMAC with the suite's hash over at most [`INPUT_LEN_MAX`] bytes, asked twice and compared. It may serve as a derived key, so it never
+    /// The whole MAC of at most [`INPUT_LEN_MAX`] bytes, asked twice and compared. It may serve as a derived key, so it never
     /// passes through the stack, where copies of it would stay.
     ///
     /// # Errors
     /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Unsupported`]; otherwise the state of the token.
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError>;
+    fn mac(&mut self, key: HsmObjectId, algorithm: MacAlgorithm, data: &[u8]) -> Result<Secret, HsmError>;
 
     /// Asks the token about itself, and makes sure that it is ours and the login holds.
     ///

@@ -230,15 +230,15 @@ impl Live {
         let handle = self.find_one(partition, id, class(kind))?;
         let mut check_value = None;
         let public_key = match kind {
-            ObjectKind::SealingKey(spec) => {
-                let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
-                self.check_attributes(id, handle, &sealing_key(profile, spec, table))?;
+            ObjectKind::SealingKey(algorithm) => {
+                let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &sealing_key(profile, algorithm, table))?;
                 check_value = self.check_value(handle)?;
                 None
             }
-            ObjectKind::MacKey(suite) => {
-                let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
-                self.check_attributes(id, handle, &mac_key(profile, table))?;
+            ObjectKind::MacKey(algorithm) => {
+                let table = profile.mac(algorithm).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &mac_key(profile, algorithm, table))?;
                 None
             }
             ObjectKind::SigningKey(suite) => {

@@ -1,12 +1,12 @@
 //! Watching HSM operations: for metrics, for the pool's health, and for tests that stop at one of them.
 
 use crate::{
-    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, MAC_LEN, ObjectKind, Sealed, TokenStatus,
+    ConfirmedObject, ErrorClass, HsmError, HsmSession, ListedObject, ObjectKind, Sealed, TokenStatus,
 };
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::secret::Secret;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,24 +76,24 @@ impl HsmSession for Observed {
     fn seal(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Sealed, HsmError> {
         crate::check_len("the plaintext", plaintext.len(), crate::INPUT_LEN_MAX)?;
         crate::check_len("the associated data", aad.len(), crate::AAD_LEN_MAX)?;
-        self.watch("seal", |session| session.seal(key, spec, aad, plaintext))
+        self.watch("seal", |session| session.seal(key, algorithm, aad, plaintext))
     }
 
     fn open(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         sealed: &Sealed,
     ) -> Result<Secret, HsmError> {
         crate::check_len("the associated data", aad.len(), crate::AAD_LEN_MAX)?;
-        self.watch("open", |session| session.open(key, spec, aad, sealed))
+        self.watch("open", |session| session.open(key, algorithm, aad, sealed))
     }
 
     fn create(
@@ -121,9 +121,9 @@ impl HsmSession for Observed {
         self.watch("sign", |session| session.sign(key, suite, digest))
     }
 
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
+    fn mac(&mut self, key: HsmObjectId, algorithm: MacAlgorithm, data: &[u8]) -> Result<Secret, HsmError> {
         crate::check_len("the message", data.len(), crate::INPUT_LEN_MAX)?;
-        self.watch("mac", |session| session.mac(key, suite, data))
+        self.watch("mac", |session| session.mac(key, algorithm, data))
     }
 
     fn status(&mut self) -> Result<TokenStatus, HsmError> {

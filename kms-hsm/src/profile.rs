@@ -9,8 +9,8 @@ use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
 use cryptoki_sys::CK_MECHANISM_TYPE;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -211,9 +211,9 @@ pub struct Profile {
     gcm_layout: GcmLayout,
     bad_tag_answers: Vec<BadTagAnswer>,
     pin: PinRules,
-    sealing: HashMap<KeySpec, SealingMechanisms>,
+    sealing: HashMap<AeadAlgorithm, SealingMechanisms>,
     signing: HashMap<Suite, SigningMechanisms>,
-    mac: HashMap<Suite, MacMechanisms>,
+    mac: HashMap<MacAlgorithm, MacMechanisms>,
 }
 
 impl Profile {
@@ -257,9 +257,9 @@ impl Profile {
             toml::from_str(text).map_err(|error| ProfileError::Syntax(Box::new(error)))?;
         let mut sealing = HashMap::new();
         for (name, table) in file.sealing {
-            let spec =
-                KeySpec::from_name(&name).ok_or(ProfileError::UnknownKey { table: "sealing", name })?;
-            sealing.insert(spec, table.parse()?);
+            let algorithm =
+                AeadAlgorithm::from_name(&name).ok_or(ProfileError::UnknownKey { table: "sealing", name })?;
+            sealing.insert(algorithm, table.parse()?);
         }
         let mut signing = HashMap::new();
         for (name, table) in file.signing {
@@ -268,8 +268,9 @@ impl Profile {
         }
         let mut mac = HashMap::new();
         for (name, table) in file.mac {
-            let suite = Suite::from_name(&name).ok_or(ProfileError::UnknownKey { table: "mac", name })?;
-            mac.insert(suite, table.parse()?);
+            let algorithm =
+                MacAlgorithm::from_name(&name).ok_or(ProfileError::UnknownKey { table: "mac", name })?;
+            mac.insert(algorithm, table.parse()?);
         }
         Ok(Self {
             name: file.name,
@@ -335,16 +336,16 @@ impl Profile {
         self.gcm_layout
     }
 
-    pub(crate) fn sealing(&self, spec: KeySpec) -> Option<&SealingMechanisms> {
-        self.sealing.get(&spec)
+    pub(crate) fn sealing(&self, algorithm: AeadAlgorithm) -> Option<&SealingMechanisms> {
+        self.sealing.get(&algorithm)
     }
 
     pub(crate) fn signing(&self, suite: Suite) -> Option<&SigningMechanisms> {
         self.signing.get(&suite)
     }
 
-    pub(crate) fn mac(&self, suite: Suite) -> Option<&MacMechanisms> {
-        self.mac.get(&suite)
+    pub(crate) fn mac(&self, algorithm: MacAlgorithm) -> Option<&MacMechanisms> {
+        self.mac.get(&algorithm)
     }
 
     /// Whether this answer to a decryption may mean that the tag does not match.
@@ -385,9 +386,9 @@ mod tests {
 
     #[test]
     fn a_table_for_a_key_that_does_not_exist_is_refused() {
-        let text = SOFTHSM.replace("[sealing.aes-256]", "[sealing.aes-128]");
+        let text = SOFTHSM.replace("[sealing.aes-256]", "[sealing.des]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "sealing", .. })));
-        let text = SOFTHSM.replace("[mac.intl]", "[mac.gost]");
+        let text = SOFTHSM.replace("[mac.hmac-sha-256]", "[mac.gost]");
         assert!(matches!(Profile::parse(&text), Err(ProfileError::UnknownKey { table: "mac", .. })));
     }
 

@@ -13,9 +13,8 @@ use crate::profile::{GcmIv, Profile, SealingMechanisms};
 use cryptoki::context::Function;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::ObjectHandle;
-use kms_core::key::KeySpec;
 use kms_core::secret::{Secret, leaving_no_stack};
-use kms_core::suite::{NONCE_LEN, TAG_LEN};
+use kms_core::suite::{AeadAlgorithm, NONCE_LEN, TAG_LEN};
 
 const OTHER_FORM: HsmError = HsmError::UnexpectedAnswer { what: "a ciphertext of another form" };
 
@@ -23,8 +22,8 @@ const OTHER_FORM: HsmError = HsmError::UnexpectedAnswer { what: "a ciphertext of
 pub(crate) const CHECK_LEN: usize = 8;
 
 /// First bytes of the hash that goes with the cipher. It finds accidents; against forgers there is the tag.
-fn check(spec: KeySpec, plaintext: &[u8]) -> [u8; CHECK_LEN] {
-    let digest = leaving_no_stack(|| spec.suite().hash(&[plaintext]));
+fn check(algorithm: AeadAlgorithm, plaintext: &[u8]) -> [u8; CHECK_LEN] {
+    let digest = leaving_no_stack(|| algorithm.suite().hash(&[plaintext]));
     *digest.0.first_chunk().expect("a digest is longer than a check")
 }
 
@@ -32,14 +31,14 @@ fn check(spec: KeySpec, plaintext: &[u8]) -> [u8; CHECK_LEN] {
 pub(crate) fn seal(
     live: &mut Live,
     profile: &Profile,
-    (spec, table): (KeySpec, &SealingMechanisms),
+    (algorithm, table): (AeadAlgorithm, &SealingMechanisms),
     key: ObjectHandle,
     (aad, plaintext): (&[u8], &[u8]),
     effect: &mut Effect,
 ) -> Result<Sealed, CallError> {
     let mut checked = Vec::with_capacity(plaintext.len() + CHECK_LEN);
     checked.extend_from_slice(plaintext);
-    checked.extend_from_slice(&check(spec, plaintext));
+    checked.extend_from_slice(&check(algorithm, plaintext));
     let checked = Secret::new(checked);
     let sealed = encrypt(live, profile, table, key, (aad, checked.expose()), effect)?;
     // The key was used, and uses are counted: nothing from here on is repeated by itself.
@@ -57,14 +56,14 @@ pub(crate) fn seal(
 pub(crate) fn open(
     live: &mut Live,
     profile: &Profile,
-    (spec, table): (KeySpec, &SealingMechanisms),
+    (algorithm, table): (AeadAlgorithm, &SealingMechanisms),
     key: ObjectHandle,
     aad: &[u8],
     sealed: &Sealed,
 ) -> Result<Secret, CallError> {
     let mut opened = decrypt(live, profile, table, key, aad, sealed)?.into_zeroizing();
     let is_right = match opened.split_last_chunk::<CHECK_LEN>() {
-        Some((plaintext, found)) => *found == check(spec, plaintext),
+        Some((plaintext, found)) => *found == check(algorithm, plaintext),
         None => false,
     };
     if !is_right {
@@ -198,9 +197,9 @@ mod tests {
     #[test]
     fn the_check_is_the_documented_one() {
         let document = include_str!("../../docs/formats/ciphertext.md");
-        for (spec, hash) in [(KeySpec::Aes256, "SHA-256"), (KeySpec::Sm4, "SM3")] {
+        for (algorithm, hash) in [(AeadAlgorithm::Aes256Gcm, "SHA-256"), (AeadAlgorithm::Sm4Gcm, "SM3")] {
             let check: String =
-                check(spec, b"attack at dawn").iter().map(|byte| format!("{byte:02x}")).collect();
+                check(algorithm, b"attack at dawn").iter().map(|byte| format!("{byte:02x}")).collect();
             let golden = format!("`{check}` ({hash})");
             assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
         }

@@ -16,12 +16,12 @@ use crate::{ObjectKind, Sealed};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use kms_core::asymmetric::{PublicKey, Signature};
-use kms_core::key::KeySpec;
+use kms_core::mac::MacAlgorithm;
 use kms_core::secret::Secret;
-use kms_core::suite::{Digest32, NONCE_LEN, Suite, aead_open, aead_seal};
+use kms_core::suite::{AeadAlgorithm, Digest32, NONCE_LEN, Suite, aead_open, aead_seal};
 
 /// Key, nonce, associated data and message of the known answers. None of them protects anything.
-const KEY: [u8; 32] = *b"kms/v1/self-test: not a real key";
+const KEY: [u8; 64] = *b"kms/v1/self-test: not a real keykms/v1/self-test: nor this part.";
 const NONCE: [u8; NONCE_LEN] = *b"self-test/iv";
 const AAD: &[u8] = b"kms/v1/self-test: associated data";
 const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
@@ -75,16 +75,16 @@ pub(crate) fn may_pass(error: &HsmError) -> bool {
 fn test(live: &mut Live, partition: &Partition, kind: ObjectKind) -> Result<(), CallError> {
     let profile = partition.module().profile();
     match kind {
-        ObjectKind::SealingKey(spec) => profile.sealing(spec).map_or(Ok(()), |table| {
-            sealing_key_test(live, partition, spec, table)
+        ObjectKind::SealingKey(algorithm) => profile.sealing(algorithm).map_or(Ok(()), |table| {
+            sealing_key_test(live, partition, algorithm, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.seal))
         }),
         ObjectKind::SigningKey(suite) => profile.signing(suite).map_or(Ok(()), |table| {
             signing_key_test(live, partition, suite, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.sign))
         }),
-        ObjectKind::MacKey(suite) => profile.mac(suite).map_or(Ok(()), |table| {
-            mac_key_test(live, partition, suite, table)
+        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map_or(Ok(()), |table| {
+            mac_key_test(live, partition, algorithm, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.mac))
         }),
     }
@@ -139,21 +139,21 @@ fn random(live: &mut Live) -> Result<(), CallError> {
 fn sealing_key_test(
     live: &mut Live,
     partition: &Partition,
-    spec: KeySpec,
+    algorithm: AeadAlgorithm,
     table: &SealingMechanisms,
 ) -> Result<(), Fault> {
     let profile = partition.module().profile();
-    let template = of_session(sealing_key(profile, spec, table));
-    let known = &KEY[..spec.key_len()];
+    let template = of_session(sealing_key(profile, algorithm, table));
+    let known = &KEY[..algorithm.key_len()];
     let keys = secret_keys(live, partition, table.generate, template, known)?;
     let result = keys.iter().try_for_each(|(key, is_known)| {
         let sealed = sealing::encrypt(live, profile, table, *key, (AAD, MESSAGE), &mut Effect::NotYet)?;
         if *is_known {
-            let opened = aead_open(spec.aead(), known, &sealed.nonce, AAD, &sealed.ciphertext_and_tag);
+            let opened = aead_open(algorithm, known, &sealed.nonce, AAD, &sealed.ciphertext_and_tag);
             if !opened.is_ok_and(|opened| opened.expose() == MESSAGE) {
                 return Err(wrong("a ciphertext that is not the one of this algorithm"));
             }
-            let body = aead_seal(spec.aead(), known, &NONCE, AAD, MESSAGE)
+            let body = aead_seal(algorithm, known, &NONCE, AAD, MESSAGE)
                 .map_err(|_| wrong("a key of another length"))?;
             let foreign = Sealed { nonce: NONCE, ciphertext_and_tag: body };
             expect_message(sealing::decrypt(live, profile, table, *key, AAD, &foreign)?)?;
@@ -181,20 +181,22 @@ fn expect_message(opened: Secret) -> Result<(), CallError> {
 fn mac_key_test(
     live: &mut Live,
     partition: &Partition,
-    suite: Suite,
+    algorithm: MacAlgorithm,
     table: &MacMechanisms,
 ) -> Result<(), Fault> {
-    let template = of_session(mac_key(partition.module().profile(), table));
-    let keys = secret_keys(live, partition, table.generate, template, &KEY)?;
+    let template = of_session(mac_key(partition.module().profile(), algorithm, table));
+    let known = &KEY[..algorithm.key_len()];
+    let keys = secret_keys(live, partition, table.generate, template, known)?;
     let result = keys.iter().try_for_each(|(key, is_known)| {
         let mac = |data: &[u8]| -> Result<Secret, CallError> {
             Ok(Secret::new(live.session.get().sign(&plain(table.mac), *key, data)?))
         };
         let (one, again, other) = (mac(MESSAGE)?, mac(MESSAGE)?, mac(AAD)?);
         let is_right = if *is_known {
-            one.expose() == suite.hmac(&KEY, &[MESSAGE]).0 && other.expose() == suite.hmac(&KEY, &[AAD]).0
+            algorithm.mac(known, MESSAGE).is_equal(one.expose())
+                && algorithm.mac(known, AAD).is_equal(other.expose())
         } else {
-            one.expose().len() == crate::MAC_LEN
+            one.expose().len() == algorithm.mac_len()
                 && one.expose() == again.expose()
                 && one.expose() != other.expose()
         };

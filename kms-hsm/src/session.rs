@@ -6,16 +6,16 @@ use crate::error::{ErrorClass, HsmError};
 use crate::live::{CallError, Effect, Live, unsupported};
 use crate::partition::Partition;
 use crate::{
-    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, MAC_LEN,
-    ObjectClass as ListedClass, ObjectKind, Sealed, TokenStatus, check_len,
+    AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, ObjectClass as ListedClass,
+    ObjectKind, Sealed, TokenStatus, check_len,
 };
 use crate::{sealing, self_test};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::secret::Secret;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use std::sync::Arc;
 
 /// One session of a PKCS#11 token. Never leaves the thread that uses it.
@@ -164,34 +164,41 @@ impl HsmSession for Pkcs11Session {
     fn seal(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<Sealed, HsmError> {
         check_len("the plaintext", plaintext.len(), INPUT_LEN_MAX)?;
         check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
-        let kind = ObjectKind::SealingKey(spec);
+        let kind = ObjectKind::SealingKey(algorithm);
         self.run(|live, partition, effect| {
-            let table = partition.module().profile().sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let table = partition.module().profile().sealing(algorithm).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::seal(live, partition.module().profile(), (spec, table), handle, (aad, plaintext), effect)
+            sealing::seal(
+                live,
+                partition.module().profile(),
+                (algorithm, table),
+                handle,
+                (aad, plaintext),
+                effect,
+            )
         })
     }
 
     fn open(
         &mut self,
         key: HsmObjectId,
-        spec: KeySpec,
+        algorithm: AeadAlgorithm,
         aad: &[u8],
         sealed: &Sealed,
     ) -> Result<Secret, HsmError> {
         check_len("the associated data", aad.len(), AAD_LEN_MAX)?;
-        let kind = ObjectKind::SealingKey(spec);
+        let kind = ObjectKind::SealingKey(algorithm);
         self.run(|live, partition, _| {
             let profile = partition.module().profile();
-            let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
+            let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
-            sealing::open(live, profile, (spec, table), handle, aad, sealed)
+            sealing::open(live, profile, (algorithm, table), handle, aad, sealed)
         })
     }
 
@@ -213,15 +220,15 @@ impl HsmSession for Pkcs11Session {
             *effect = Effect::Possible;
             let session = live.session.get();
             let made = match kind {
-                ObjectKind::SealingKey(spec) => {
-                    let table = profile.sealing(spec).ok_or_else(|| unsupported(kind))?;
-                    let mut template = sealing_key(profile, spec, table);
+                ObjectKind::SealingKey(algorithm) => {
+                    let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
+                    let mut template = sealing_key(profile, algorithm, table);
                     template.extend(naming(id, label));
                     vec![session.generate_key(&plain(table.generate), &template)?]
                 }
-                ObjectKind::MacKey(suite) => {
-                    let table = profile.mac(suite).ok_or_else(|| unsupported(kind))?;
-                    let mut template = mac_key(profile, table);
+                ObjectKind::MacKey(algorithm) => {
+                    let table = profile.mac(algorithm).ok_or_else(|| unsupported(kind))?;
+                    let mut template = mac_key(profile, algorithm, table);
                     template.extend(naming(id, label));
                     vec![session.generate_key(&plain(table.generate), &template)?]
                 }
@@ -316,21 +323,23 @@ impl HsmSession for Pkcs11Session {
         })
     }
 
-    fn mac(&mut self, key: HsmObjectId, suite: Suite, data: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
+    fn mac(&mut self, key: HsmObjectId, algorithm: MacAlgorithm, data: &[u8]) -> Result<Secret, HsmError> {
         check_len("the message", data.len(), INPUT_LEN_MAX)?;
-        let kind = ObjectKind::MacKey(suite);
+        let kind = ObjectKind::MacKey(algorithm);
         self.run(|live, partition, _| {
-            let table = partition.module().profile().mac(suite).ok_or_else(|| unsupported(kind))?;
+            let table = partition.module().profile().mac(algorithm).ok_or_else(|| unsupported(kind))?;
             let handle = live.handle(partition, key, kind)?;
             let session = live.session.get();
             let mac = Secret::new(session.sign(&plain(table.mac), handle, data)?);
             let again = Secret::new(session.sign(&plain(table.mac), handle, data)?);
-            if mac.expose() != again.expose() {
+            if !mac.is_equal(again.expose()) {
                 // A key that was derived from a wrong one would make everything look forged.
                 return Err(HsmError::UnexpectedAnswer { what: "two MACs of one message" }.into());
             }
-            SecretBytes::from_slice(mac.expose())
-                .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into())
+            if mac.expose().len() != algorithm.mac_len() {
+                return Err(HsmError::UnexpectedAnswer { what: "a MAC of another length" }.into());
+            }
+            Ok(mac)
         })
     }
 

@@ -9,8 +9,8 @@ use contract::{
 };
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType};
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::AeadAlgorithm;
 use kms_hsm::{
     ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ModuleError,
     ObjectKind, ProfileChoice,
@@ -19,7 +19,7 @@ use sim::HsmSim;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const DEVICE: HsmSim = HsmSim { personality: "sansec", profile: "hsm-sim", specs: &KeySpec::ALL };
+const DEVICE: HsmSim = HsmSim { personality: "sansec", profile: "hsm-sim", algorithms: &AeadAlgorithm::ALL };
 
 contract::cases!(DEVICE);
 
@@ -29,10 +29,10 @@ fn a_token_that_comes_back_is_served_again_by_itself() {
     in_own_process("a_token_that_comes_back_is_served_again_by_itself", &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let pool = watchful_pool(&fixture, Duration::from_secs(600));
-        let (id, spec) = (new_id(), KeySpec::Sm4);
+        let (id, algorithm) = (new_id(), AeadAlgorithm::Sm4Gcm);
         let create = move |session: &mut dyn HsmSession| {
-            session.create(id, ObjectKind::SealingKey(spec), "sealing")?;
-            session.seal(id, spec, b"", b"text")
+            session.create(id, ObjectKind::SealingKey(algorithm), "sealing")?;
+            session.seal(id, algorithm, b"", b"text")
         };
         let sealed = pool.call("create", soon(), create).expect("a key");
         for _ in 0..3 {
@@ -45,7 +45,7 @@ fn a_token_that_comes_back_is_served_again_by_itself() {
             std::fs::rename(&away, tokens_folder()).expect("it comes back");
             eventually("the return", || pool.health() == Health::Healthy);
             let sealed = sealed.clone();
-            let opened = pool.call("open", soon(), move |session| session.open(id, spec, b"", &sealed));
+            let opened = pool.call("open", soon(), move |session| session.open(id, algorithm, b"", &sealed));
             assert_eq!(opened.expect("it is served again").expose(), b"text");
         }
     });
@@ -105,7 +105,7 @@ fn a_login_that_was_lost_and_restored_during_a_search_does_not_hide_an_object() 
     in_own_process(name, &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let (partition, mut session) = fixture.session();
-        let (id, kind) = (new_id(), ObjectKind::SealingKey(KeySpec::Sm4));
+        let (id, kind) = (new_id(), ObjectKind::SealingKey(AeadAlgorithm::Sm4Gcm));
         session.create(id, kind, "sealing").expect("a key");
         // The search begins without a login, and ends when the other session has logged in again.
         let lost_in_a_search = "format = 1\n\
@@ -141,10 +141,10 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
     in_own_process("an_answer_with_one_wrong_bit_is_noticed", &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let (_partition, mut session) = fixture.session();
-        let (key, mac_key, spec) = (new_id(), new_id(), KeySpec::Sm4);
-        session.create(key, ObjectKind::SealingKey(spec), "sealing").expect("a key");
-        session.create(mac_key, ObjectKind::MacKey(Suite::Sm), "MAC").expect("a key");
-        let sealed = session.seal(key, spec, b"aad", b"text").expect("a ciphertext");
+        let (key, mac_key, algorithm) = (new_id(), new_id(), AeadAlgorithm::Sm4Gcm);
+        session.create(key, ObjectKind::SealingKey(algorithm), "sealing").expect("a key");
+        session.create(mac_key, ObjectKind::MacKey(MacAlgorithm::HmacSm3), "MAC").expect("a key");
+        let sealed = session.seal(key, algorithm, b"aad", b"text").expect("a ciphertext");
         let control = tokens_folder().join("control.toml");
         let mut wrong_answer_to =
             |function: &str, bit: u32, call: &mut dyn FnMut(&mut dyn HsmSession) -> _| {
@@ -163,17 +163,21 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
         // In text, check and tag; then in text and check.
         for bit in (0..8 * (4 + 8 + 16)).step_by(7) {
             wrong_answer_to("C_Encrypt", bit, &mut |session| {
-                session.seal(key, spec, b"aad", b"text").map(drop)
+                session.seal(key, algorithm, b"aad", b"text").map(drop)
             });
         }
         for bit in (0..8 * (4 + 8)).step_by(7) {
             wrong_answer_to("C_Decrypt", bit, &mut |session| {
-                session.open(key, spec, b"aad", &sealed).map(drop)
+                session.open(key, algorithm, b"aad", &sealed).map(drop)
             });
         }
-        wrong_answer_to("C_Decrypt", 0, &mut |session| session.seal(key, spec, b"aad", b"text").map(drop));
-        wrong_answer_to("C_Sign", 9, &mut |session| session.mac(mac_key, Suite::Sm, b"message").map(drop));
-        let opened = session.open(key, spec, b"aad", &sealed).expect("nothing was wrong with it");
+        wrong_answer_to("C_Decrypt", 0, &mut |session| {
+            session.seal(key, algorithm, b"aad", b"text").map(drop)
+        });
+        wrong_answer_to("C_Sign", 9, &mut |session| {
+            session.mac(mac_key, MacAlgorithm::HmacSm3, b"message").map(drop)
+        });
+        let opened = session.open(key, algorithm, b"aad", &sealed).expect("nothing was wrong with it");
         assert_eq!(opened.expose(), b"text");
     });
 }
@@ -184,7 +188,7 @@ fn an_object_that_somebody_else_made_meanwhile_stays_and_ours_goes() {
     in_own_process("an_object_that_somebody_else_made_meanwhile_stays_and_ours_goes", &DEVICE, |device| {
         let fixture = Fixture::new(device);
         let (_partition, mut session) = fixture.session();
-        let (id, kind) = (new_id(), ObjectKind::SealingKey(KeySpec::Aes256));
+        let (id, kind) = (new_id(), ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm));
         let slow = "format = 1\n[[rule]]\nfunctions = [\"C_GenerateKey\"]\ncalls = [1]\naction = \"delay\"\ndelay_us = 400000\n";
         std::fs::write(tokens_folder().join("control.toml"), slow).expect("the fault is scripted");
         std::thread::sleep(Duration::from_millis(20));
@@ -301,7 +305,7 @@ fn while_one_session_hangs_at_an_object_another_says_that_the_token_lives() {
         let (partition, mut session) = fixture.session();
         let mut keeper = partition.open_session().expect("a second session");
         script("[[rule]]\nfunctions = [\"C_GenerateKey\"]\naction = \"hang\"\n");
-        let kind = ObjectKind::SealingKey(KeySpec::Sm4);
+        let kind = ObjectKind::SealingKey(AeadAlgorithm::Sm4Gcm);
         std::thread::scope(|scope| {
             let hanging = scope.spawn(|| session.create(new_id(), kind, "slow"));
             std::thread::sleep(Duration::from_millis(100));

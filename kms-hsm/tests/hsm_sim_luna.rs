@@ -5,10 +5,14 @@ mod contract;
 mod sim;
 
 use contract::in_own_process;
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use sim::HsmSim;
 
-const DEVICE: HsmSim = HsmSim { personality: "luna", profile: "hsm-sim-luna", specs: &[KeySpec::Aes256] };
+const DEVICE: HsmSim = HsmSim {
+    personality: "luna",
+    profile: "hsm-sim-luna",
+    algorithms: &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm],
+};
 
 contract::cases!(DEVICE);
 

@@ -5,10 +5,14 @@ mod contract;
 mod sim;
 
 use contract::in_own_process;
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use sim::HsmSim;
 
-const DEVICE: HsmSim = HsmSim { personality: "tass", profile: "hsm-sim-tass", specs: &[KeySpec::Aes256] };
+const DEVICE: HsmSim = HsmSim {
+    personality: "tass",
+    profile: "hsm-sim-tass",
+    algorithms: &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm],
+};
 
 contract::cases!(DEVICE);
 

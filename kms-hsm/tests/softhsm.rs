@@ -3,8 +3,8 @@
 mod contract;
 
 use contract::{Device, in_own_process};
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,12 @@ impl Device for SoftHsm {
         "softhsm"
     }
 
-    fn specs(&self) -> &'static [KeySpec] {
-        &[KeySpec::Aes256]
+    fn algorithms(&self) -> &'static [AeadAlgorithm] {
+        &[AeadAlgorithm::Aes256Gcm, AeadAlgorithm::Aes128Gcm, AeadAlgorithm::Aes192Gcm]
+    }
+
+    fn macs(&self) -> &'static [MacAlgorithm] {
+        &[MacAlgorithm::HmacSha256, MacAlgorithm::HmacSha384, MacAlgorithm::HmacSha512]
     }
 
     fn suites(&self) -> &'static [Suite] {

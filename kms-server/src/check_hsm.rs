@@ -5,11 +5,12 @@
 
 use crate::config::Config;
 use crate::run::{StartError, load_bundle};
+use crate::service::object_kind;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use kms_core::bundle::{Bundle, Partition};
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::spec::KeySpec;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     HsmModule, MechanismRole, ModuleError, NeededMechanism, ObjectKind, Presence, Profile, ProfileChoice,
     SoPin, TokenDescription,
@@ -80,9 +81,6 @@ struct KeySpecReport {
     protection: &'static str,
     why: String,
 }
-
-/// What the init ceremony needs of a token for one suite.
-const SUITES: [(Suite, KeySpec); 2] = [(Suite::Sm, KeySpec::Sm4), (Suite::Intl, KeySpec::Aes256)];
 
 /// Asks the configured HSM. The bundle is used when it is there; before the init ceremony it is not.
 ///
@@ -230,29 +228,30 @@ impl Report {
     fn judge(&mut self, survey: &[NeededMechanism], bundle: Option<&Bundle>) {
         let lack = |kind| lack(survey, kind);
         for spec in KeySpec::ALL {
-            let (protection, why) = match lack(ObjectKind::SealingKey(spec)) {
+            let (protection, why) = match lack(object_kind(spec)) {
                 None => ("resident", "the token has every mechanism".to_owned()),
                 Some(lack) => ("wrapped", lack),
             };
             self.key_specs.push(KeySpecReport { spec: spec.name(), protection, why });
         }
-        let missing = |suite, specs: &BTreeSet<&'static str>| {
-            let masters = specs.iter().filter_map(|name| KeySpec::from_name(name));
-            let masters = masters.map(|spec| ("a master key", ObjectKind::SealingKey(spec)));
+        let missing = |suite: Suite, algorithms: &BTreeSet<&'static str>| {
+            let masters = algorithms.iter().filter_map(|name| AeadAlgorithm::from_name(name));
+            let masters = masters.map(|algorithm| ("a master key", ObjectKind::SealingKey(algorithm)));
             let own = [
                 ("the core and checkpoint keys", ObjectKind::SigningKey(suite)),
-                ("the row-MAC key", ObjectKind::MacKey(suite)),
+                ("the row-MAC key", ObjectKind::MacKey(suite.mac())),
             ];
             let all = masters.chain(own);
             all.filter_map(|(what, kind)| lack(kind).map(|lack| format!("{what}: {lack}")))
                 .collect::<Vec<_>>()
         };
         if let Some(bundle) = bundle {
-            let specs = bundle.master_keys.iter().map(|master| master.spec.name()).collect();
-            self.faults.extend(missing(bundle.suite, &specs));
+            let algorithms = bundle.master_keys.iter().map(|master| master.algorithm.name()).collect();
+            self.faults.extend(missing(bundle.suite, &algorithms));
             return;
         }
-        let lacking = SUITES.map(|(suite, spec)| (suite, missing(suite, &BTreeSet::from([spec.name()]))));
+        let lacking = [Suite::Sm, Suite::Intl]
+            .map(|suite| (suite, missing(suite, &BTreeSet::from([suite.aead().name()]))));
         let is_any_whole = lacking.iter().any(|(_, missing)| missing.is_empty());
         for (suite, missing) in lacking.into_iter().filter(|(_, missing)| !missing.is_empty()) {
             let sentence = format!("suite {} cannot be used here ({})", suite.name(), missing.join("; "));
@@ -278,9 +277,9 @@ fn mechanism_name(mechanism: &NeededMechanism) -> String {
 
 fn mechanism_report(mechanism: &NeededMechanism) -> MechanismReport {
     let needed_for = match mechanism.kind {
-        ObjectKind::SealingKey(spec) => spec.name().to_owned(),
+        ObjectKind::SealingKey(algorithm) => algorithm.name().to_owned(),
         ObjectKind::SigningKey(suite) => format!("signing {}", suite.name()),
-        ObjectKind::MacKey(suite) => format!("MAC {}", suite.name()),
+        ObjectKind::MacKey(algorithm) => algorithm.name().to_owned(),
     };
     MechanismReport {
         needed_for,
@@ -391,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_in_the_token_when_it_has_both_mechanisms_and_the_reason_names_what_lacks() {
-        let kind = ObjectKind::SealingKey(KeySpec::Aes256);
+        let kind = ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm);
         let with = |make, using| {
             let needed =
                 [mechanism(kind, MechanismRole::Make, make), mechanism(kind, MechanismRole::Use, using)];

@@ -8,6 +8,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+mod specs;
+
+pub use specs::{AllowedSpecs, SpecsError};
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -72,6 +76,9 @@ pub struct Config {
     pub hsm: Hsm,
     /// Ceremonies.
     pub ceremony: CeremonyWorker,
+    /// Which keys are made.
+    #[serde(default)]
+    pub keys: Keys,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
@@ -150,6 +157,14 @@ pub struct CeremonyWorker {
     /// How long a ceremony collects, in seconds; at most 300.
     #[serde(default = "window")]
     pub window_seconds: u64,
+}
+
+/// Which keys are made.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// The specifications of new keys and data keys. Keys that are there already go on working.
+    pub specs: AllowedSpecs,
 }
 
 /// Limits.
@@ -348,6 +363,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kms_core::spec::KeySpec;
 
     const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -381,6 +397,30 @@ mod tests {
         ] {
             let refused = load(&EXAMPLE.replace(from, to)).expect_err("refused").to_string();
             assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_specifications_is_read_and_a_wrong_one_is_named_with_its_line() {
+        let with = |list: &str| {
+            load(&EXAMPLE.replace("# specs = [\"sm4\", \"hmac-sm3\"]", &format!("specs = {list}")))
+        };
+        assert_eq!(load(EXAMPLE).expect("valid").keys.specs, AllowedSpecs::default(), "all by default");
+        let specs = with("[\"sm4\", \"hmac-sm3\"]").expect("valid").keys.specs;
+        assert!(specs.contains(KeySpec::Sm4) && specs.contains(KeySpec::HmacSm3));
+        assert!(!specs.contains(KeySpec::Aes256) && specs.iter().count() == 2);
+        for (list, expected) in [
+            ("[\"sm4\", \"3des\"]", "\"3des\" is no key specification; write some of aes-256, sm4,"),
+            ("[\"SM4\"]", "\"SM4\" is no key specification"),
+            ("[\"sm4\", \"sm4\"]", "\"sm4\" is in the list twice"),
+            ("[]", "the list is empty"),
+            ("\"sm4\"", "invalid type"),
+        ] {
+            let refused = with(list).expect_err("refused").to_string();
+            assert!(refused.contains(expected), "{refused}");
+            let line =
+                EXAMPLE.lines().position(|line| line.contains("specs = ")).expect("it is in the example") + 1;
+            assert!(refused.contains(&format!("line {line}")) && refused.contains("specs = "), "{refused}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "dev")]
 
+use kms_core::spec::KeySpec;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -92,11 +93,12 @@ fn on_the_simulator_every_key_will_be_resident() {
         assert!(shown.contains(expected), "{shown}");
     }
     let report = deployment.report();
-    for name in ["sm4", "aes-256"] {
-        assert_eq!(spec(&report, name)["protection"], "resident", "{report}");
+    for key in KeySpec::ALL {
+        assert_eq!(spec(&report, key.name())["protection"], "resident", "{report}");
     }
     let mechanisms = report["mechanisms"].as_array().expect("a list");
-    assert_eq!(mechanisms.len(), 12);
+    // Two for each specification, and for the signing keys of either suite.
+    assert_eq!(mechanisms.len(), 2 * (KeySpec::ALL.len() + 2));
     assert!(mechanisms.iter().all(|one| one["presence"] == "present"), "{report}");
     let tokens = report["tokens"].as_array().expect("a list");
     assert!(tokens.iter().all(|one| one["state"] == "ready"), "{report}");
@@ -114,7 +116,11 @@ fn on_softhsm_sm4_keys_will_be_wrapped_and_the_reason_is_said() {
         (&report["suite"], &spec(&report, "aes-256")["protection"]),
         (&"intl".into(), &"resident".into())
     );
-    assert_eq!(spec(&report, "sm4")["protection"], "wrapped");
+    for key in KeySpec::ALL {
+        let is_sm = matches!(key, KeySpec::Sm4 | KeySpec::HmacSm3);
+        let expected = if is_sm { "wrapped" } else { "resident" };
+        assert_eq!(spec(&report, key.name())["protection"], expected, "{report}");
+    }
     assert_eq!(spec(&report, "sm4")["why"], "the profile has no mechanism for it");
     let codes: Vec<&str> = report["mechanisms"]
         .as_array()
@@ -122,7 +128,7 @@ fn on_softhsm_sm4_keys_will_be_wrapped_and_the_reason_is_said() {
         .iter()
         .filter_map(|one| one["code"].as_str())
         .collect();
-    assert!(codes.contains(&"0x00001087") && codes.len() == 6, "{codes:?}");
+    assert!(codes.contains(&"0x00001087") && codes.len() == 14, "{codes:?}");
 }
 
 /// The same token through another vendor's numbers: what is missing is named, and the suite cannot be used.

@@ -25,6 +25,10 @@ pub mod v1 {
         DecryptDataKeyResponse { key_id, key_version, data_key_spec }
         EncryptRequest { key }
         DecryptResponse { key_id, key_version }
+        GenerateMacRequest { key }
+        GenerateMacResponse { key_id, key_version }
+        VerifyMacRequest { key }
+        GenerateRandomResponse {}
         JoinRequest {}
     }
 }
@@ -46,6 +50,15 @@ mod tests {
         };
         let shown = format!("{response:?}");
         assert!(shown.contains("key_version: 1") && !shown.contains("171") && !shown.contains("plaintext"));
+        let secret = || vec![0xAB; 32];
+        for shown in [
+            format!("{:?}", v1::GenerateMacRequest { key: "k".into(), message: secret() }),
+            format!("{:?}", v1::GenerateMacResponse { mac: secret(), ..Default::default() }),
+            format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),
+            format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
+        ] {
+            assert!(shown.ends_with(".. }") && !shown.contains("171"), "{shown}");
+        }
     }
 
     /// Every field, enum value and method, in order, as `proto/published.txt` lists them.

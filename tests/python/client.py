@@ -54,7 +54,7 @@ def context(**pairs):
 
 admin, app = channel("admin"), channel("app")
 keys, crypto = keys_pb2_grpc.KeysStub(admin), crypto_pb2_grpc.CryptoStub(app)
-spec = {"sm4": keys_pb2.KEY_SPEC_SM4, "aes-256": keys_pb2.KEY_SPEC_AES_256}[spec_name]
+spec = keys_pb2.KeySpec.Value("KEY_SPEC_" + spec_name.upper().replace("-", "_"))
 
 assert system_pb2_grpc.SystemStub(app).GetStatus(system_pb2.GetStatusRequest()).seal_state == system_pb2.SEAL_STATE_UNSEALED
 assert system_pb2_grpc.SystemStub(app).WhoAmI(system_pb2.WhoAmIRequest()).principal == "kms://default/operator/app"
@@ -78,11 +78,25 @@ assert sealed.key_version == 2 and b"salary" not in sealed.ciphertext
 opened = crypto.Decrypt(crypto_pb2.DecryptRequest(ciphertext=sealed.ciphertext, context=bound, expected_key="python"))
 assert opened.plaintext == b"salary"
 data_key = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", context=bound))
-assert len(data_key.plaintext) == {"sm4": 16, "aes-256": 32}[spec_name]
+assert len(data_key.plaintext) == {"sm4": 16, "aes-128": 16, "aes-192": 24, "aes-256": 32}[spec_name]
 again = crypto.DecryptDataKey(crypto_pb2.DecryptDataKeyRequest(ciphertext=data_key.ciphertext, context=bound))
 assert again.plaintext == data_key.plaintext
 without = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", without_plaintext=True))
 assert without.plaintext == b"" and without.ciphertext
+
+# MACs and random bytes.
+mac_key = keys.CreateKey(keys_pb2.CreateKeyRequest(name="python-mac", spec=keys_pb2.KEY_SPEC_HMAC_SHA_384))
+mac = crypto.GenerateMac(crypto_pb2.GenerateMacRequest(key="python-mac", message=b"salary"))
+assert (mac.key_id, mac.key_version, len(mac.mac)) == (mac_key.key_id, 1, 48)
+assert keys.RotateKey(keys_pb2.RotateKeyRequest(key="python-mac")).current_version == 2
+verify = crypto_pb2.VerifyMacRequest(key="python-mac@1", message=b"salary", mac=mac.mac)
+assert crypto.VerifyMac(verify) == crypto_pb2.VerifyMacResponse(key_id=mac.key_id, key_version=1)
+verify.key = "python-mac"
+assert refusal(crypto.VerifyMac, verify) == (grpc.StatusCode.INVALID_ARGUMENT, "MAC_INVALID", None)
+wrong = crypto_pb2.EncryptRequest(key="python-mac", plaintext=b"salary")
+assert refusal(crypto.Encrypt, wrong) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_USAGE_FORBIDS", "key")
+random = [crypto.GenerateRandom(crypto_pb2.GenerateRandomRequest(byte_count=32)).random for _ in range(2)]
+assert [len(one) for one in random] == [32, 32] and random[0] != random[1]
 
 # Refusals carry a reason, and the field where there is one.
 other = crypto_pb2.DecryptRequest(ciphertext=sealed.ciphertext, context=context(file="other.csv"))

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 CHUNK, TAG, BODY = 65_536, 16, 2 + 8_258 + 2 + 4_096
-CIPHERS = {1: (algorithms.AES, 32), 2: (algorithms.SM4, 16)}
-HASHES = {1: hashes.SHA256, 2: hashes.SM3}
+CIPHERS = {1: (algorithms.AES, 32), 2: (algorithms.SM4, 16), 3: (algorithms.AES, 16), 4: (algorithms.AES, 24)}
+HASHES = {1: hashes.SHA256, 2: hashes.SM3, 3: hashes.SHA256, 4: hashes.SHA256}
 # Bytes behind the chunk length: the nonce prefix of format 1, the salt of format 2. Behind the header: the commitment.
 STARTS, COMMITMENTS = {1: 7, 2: 16}, {1: 0, 2: 32}
 

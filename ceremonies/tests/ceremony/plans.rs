@@ -26,7 +26,7 @@ fn refused(scene: &Scene, from: &str, to: &str, words: &[&str]) {
 #[test]
 fn every_refusal_names_the_field() {
     let scene = scene();
-    let refused = |from, to, words: &[&str]| refused(&scene, from, to, words);
+    let refused = |from: &str, to: &str, words: &[&str]| refused(&scene, from, to, words);
     refused("threshold = 2", "threshold = 1", &["plan field threshold", "at least 2"]);
     refused("threshold = 2", "threshold = 4", &["plan field threshold", "more than the 3 custodians"]);
     refused("threshold = 2", "treshold = 2", &["treshold"]);
@@ -34,11 +34,10 @@ fn every_refusal_names_the_field() {
     refused("threshold = 2", "", &["missing field `threshold`"]);
     refused("cluster = \"test\"", "cluster = \"Test\"", &["plan field cluster", "lower-case"]);
     refused("suite = \"intl\"", "suite = \"gost\"", &["plan field suite", "sm or intl"]);
-    refused(
-        "threshold = 2",
-        "threshold = 2\nmaster_key = \"des\"",
-        &["plan field master_key", "aes-256 or sm4"],
-    );
+    for kind in ["des", "aes-128", "hmac-sm3"] {
+        let plan = format!("threshold = 2\nmaster_key = \"{kind}\"");
+        refused("threshold = 2", &plan, &["plan field master_key", kind, "aes-256 or sm4"]);
+    }
     refused("profile = \"softhsm\"", "profile = \"acme\"", &["plan field module.profile", "acme", "softhsm"]);
     refused("label = \"ops\"", "label = \" ops\"", &["plan field operations.label", "1 to 32 bytes"]);
     refused("label = \"core\"", "label = \"ops\"", &["plan field core.label", "two tokens"]);

@@ -11,12 +11,12 @@ fn context(pairs: &[(&str, &str)]) -> EncryptionContext {
     EncryptionContext::new(pairs).expect("a valid context")
 }
 
-fn header(algorithm: KeySpec) -> FileHeader {
+fn header(algorithm: AeadAlgorithm) -> FileHeader {
     let context = context(&[("file", "payroll.csv")]);
     FileHeader::new(algorithm, [0x0a; SALT_LEN], context, b"wrapped".to_vec()).expect("a short wrapped key")
 }
 
-fn data_key(algorithm: KeySpec) -> Secret {
+fn data_key(algorithm: AeadAlgorithm) -> Secret {
     Secret::new((0..algorithm.key_len() as u8).collect())
 }
 
@@ -37,7 +37,7 @@ fn new_file(header: FileHeader) -> NewFile {
     NewFile { header, data_key: Arc::new(data_key) }
 }
 
-fn sealed(algorithm: KeySpec, plaintext: &[u8]) -> Vec<u8> {
+fn sealed(algorithm: AeadAlgorithm, plaintext: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let len = new_file(header(algorithm)).seal(plaintext, &mut out).expect("seals");
     assert_eq!(len, plaintext.len() as u64);
@@ -47,20 +47,22 @@ fn sealed(algorithm: KeySpec, plaintext: &[u8]) -> Vec<u8> {
 }
 
 /// A file of format 1, which is written no more.
-fn sealed_in_format_1(algorithm: KeySpec, plaintext: &[u8]) -> Vec<u8> {
+fn sealed_in_format_1(algorithm: AeadAlgorithm, plaintext: &[u8]) -> Vec<u8> {
     let header = FileHeader { start: Start::NoncePrefix([0x0a; 7]), ..header(algorithm) };
     let (mut out, key) = (header.to_bytes(), data_key(algorithm));
     let chunks = Chunks { key: key.expose(), nonce_prefix: &[0x0a; 7], header: &header.to_bytes() };
     let source = Slices::new(plaintext, CHUNK_LEN);
     match algorithm {
-        KeySpec::Aes256 => chunks.seal::<AesGcm<Aes256, U12>>(source, &mut out),
-        KeySpec::Sm4 => chunks.seal::<AesGcm<Sm4, U12>>(source, &mut out),
+        AeadAlgorithm::Aes256Gcm => chunks.seal::<AesGcm<Aes256, U12>>(source, &mut out),
+        AeadAlgorithm::Sm4Gcm => chunks.seal::<AesGcm<Sm4, U12>>(source, &mut out),
+        AeadAlgorithm::Aes128Gcm => chunks.seal::<AesGcm<Aes128, U12>>(source, &mut out),
+        AeadAlgorithm::Aes192Gcm => chunks.seal::<AesGcm<Aes192, U12>>(source, &mut out),
     }
     .expect("seals");
     out
 }
 
-fn opened(algorithm: KeySpec, mut file: &[u8]) -> Result<Vec<u8>, FileError> {
+fn opened(algorithm: AeadAlgorithm, mut file: &[u8]) -> Result<Vec<u8>, FileError> {
     let header = FileHeader::read(&mut file)?;
     let mut out = Vec::new();
     let result = open(&header, &data_key(algorithm), file, &mut out);
@@ -73,7 +75,7 @@ fn opened(algorithm: KeySpec, mut file: &[u8]) -> Result<Vec<u8>, FileError> {
 
 /// Bytes before the first chunk.
 fn header_len() -> usize {
-    header(KeySpec::Aes256).to_bytes().len() + COMMITMENT_LEN
+    header(AeadAlgorithm::Aes256Gcm).to_bytes().len() + COMMITMENT_LEN
 }
 
 /// Header, and the chunks one by one.
@@ -91,9 +93,9 @@ fn is_damaged(result: Result<Vec<u8>, FileError>) -> bool {
 #[test]
 fn the_vectors_of_the_document_are_written_and_read() {
     let is_in_document = |text: &str| DOCUMENT.lines().any(|line| line == text);
-    type Seal = fn(KeySpec, &[u8]) -> Vec<u8>;
+    type Seal = fn(AeadAlgorithm, &[u8]) -> Vec<u8>;
     for (seal, long_len) in [(sealed as Seal, 196_767), (sealed_in_format_1, 196_726)] {
-        for algorithm in KeySpec::ALL {
+        for algorithm in AeadAlgorithm::ALL {
             for plaintext in [&b"attack at dawn"[..], b""] {
                 let file = seal(algorithm, plaintext);
                 assert!(is_in_document(&base16ct::lower::encode_string(&file)), "{algorithm:?}");
@@ -110,7 +112,7 @@ fn the_vectors_of_the_document_are_written_and_read() {
 
 #[test]
 fn every_length_around_a_chunk_comes_back() {
-    for algorithm in KeySpec::ALL {
+    for algorithm in AeadAlgorithm::ALL {
         for len in
             [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 2 * CHUNK_LEN, 3 * CHUNK_LEN, 3 * CHUNK_LEN + 7]
         {
@@ -147,18 +149,18 @@ fn a_reader_that_gives_single_bytes_changes_nothing() {
     let plaintext = pattern(CHUNK_LEN + 1);
     let mut file = Vec::new();
     let input = Trickle { rest: &plaintext, interrupt: false };
-    new_file(header(KeySpec::Aes256)).seal(input, &mut file).expect("seals");
-    assert!(file == sealed(KeySpec::Aes256, &plaintext));
+    new_file(header(AeadAlgorithm::Aes256Gcm)).seal(input, &mut file).expect("seals");
+    assert!(file == sealed(AeadAlgorithm::Aes256Gcm, &plaintext));
     let mut input = Trickle { rest: &file, interrupt: false };
     let read = FileHeader::read(&mut input).expect("a header");
     let mut out = Vec::new();
-    open(&read, &data_key(KeySpec::Aes256), input, &mut out).expect("opens");
+    open(&read, &data_key(AeadAlgorithm::Aes256Gcm), input, &mut out).expect("opens");
     assert!(out == plaintext);
 }
 
 #[test]
 fn every_flipped_bit_of_a_small_file_is_found() {
-    for algorithm in KeySpec::ALL {
+    for algorithm in AeadAlgorithm::ALL {
         for file in [sealed(algorithm, b"attack at dawn"), sealed_in_format_1(algorithm, b"attack at dawn")] {
             for position in 0..file.len() {
                 for bit in 0..8 {
@@ -173,57 +175,60 @@ fn every_flipped_bit_of_a_small_file_is_found() {
 
 #[test]
 fn a_flipped_bit_in_any_chunk_of_a_long_file_is_found() {
-    let file = sealed(KeySpec::Aes256, &pattern(2 * CHUNK_LEN + 5));
+    let file = sealed(AeadAlgorithm::Aes256Gcm, &pattern(2 * CHUNK_LEN + 5));
     for position in [header_len(), header_len() + CHUNK_LEN + TAG_LEN, file.len() - 1] {
         let mut changed = file.clone();
         changed[position] ^= 0x80;
-        assert!(is_damaged(opened(KeySpec::Aes256, &changed)), "byte {position}");
+        assert!(is_damaged(opened(AeadAlgorithm::Aes256Gcm, &changed)), "byte {position}");
     }
 }
 
 #[test]
 fn every_truncation_is_found() {
-    let file = sealed(KeySpec::Aes256, b"attack at dawn");
+    let file = sealed(AeadAlgorithm::Aes256Gcm, b"attack at dawn");
     for len in 0..file.len() {
-        assert!(opened(KeySpec::Aes256, &file[..len]).is_err(), "{len} bytes");
+        assert!(opened(AeadAlgorithm::Aes256Gcm, &file[..len]).is_err(), "{len} bytes");
     }
-    let (header, chunks) = parts(&sealed(KeySpec::Aes256, &pattern(3 * CHUNK_LEN)));
+    let (header, chunks) = parts(&sealed(AeadAlgorithm::Aes256Gcm, &pattern(3 * CHUNK_LEN)));
     for chunk_count in 0..chunks.len() {
         let cut = [header.clone(), chunks[..chunk_count].concat()].concat();
-        assert!(is_damaged(opened(KeySpec::Aes256, &cut)), "{chunk_count} whole chunks");
+        assert!(is_damaged(opened(AeadAlgorithm::Aes256Gcm, &cut)), "{chunk_count} whole chunks");
     }
 }
 
 #[test]
 fn appended_bytes_are_found() {
     for len in [0, 5, CHUNK_LEN - 1, CHUNK_LEN, 2 * CHUNK_LEN] {
-        let file = sealed(KeySpec::Sm4, &pattern(len));
+        let file = sealed(AeadAlgorithm::Sm4Gcm, &pattern(len));
         let last_chunk = parts(&file).1.pop().expect("a chunk");
         for tail in [vec![0], vec![0; TAG_LEN], last_chunk, vec![7; CHUNK_LEN + TAG_LEN]] {
             let extended = [file.clone(), tail].concat();
-            assert!(is_damaged(opened(KeySpec::Sm4, &extended)), "{len} bytes");
+            assert!(is_damaged(opened(AeadAlgorithm::Sm4Gcm, &extended)), "{len} bytes");
         }
     }
 }
 
 #[test]
 fn moved_repeated_and_removed_chunks_are_found() {
-    let (header, chunks) = parts(&sealed(KeySpec::Aes256, &pattern(4 * CHUNK_LEN)));
+    let (header, chunks) = parts(&sealed(AeadAlgorithm::Aes256Gcm, &pattern(4 * CHUNK_LEN)));
     for order in [[1, 0, 2, 3], [0, 2, 1, 3], [0, 1, 3, 2], [0, 0, 2, 3], [0, 1, 1, 3]] {
         let moved = order.iter().fold(header.clone(), |file, at| [file, chunks[*at].clone()].concat());
-        assert!(is_damaged(opened(KeySpec::Aes256, &moved)), "{order:?}");
+        assert!(is_damaged(opened(AeadAlgorithm::Aes256Gcm, &moved)), "{order:?}");
     }
     for removed in 0..4 {
         let mut fewer = chunks.clone();
         fewer.remove(removed);
-        assert!(is_damaged(opened(KeySpec::Aes256, &[header.clone(), fewer.concat()].concat())), "{removed}");
+        assert!(
+            is_damaged(opened(AeadAlgorithm::Aes256Gcm, &[header.clone(), fewer.concat()].concat())),
+            "{removed}"
+        );
     }
 }
 
 /// The worst case: the same data key and salt, which never happens, and still another header.
 #[test]
 fn a_chunk_of_another_file_is_found() {
-    let algorithm = KeySpec::Aes256;
+    let algorithm = AeadAlgorithm::Aes256Gcm;
     let (header_bytes, mut chunks) = parts(&sealed(algorithm, &pattern(2 * CHUNK_LEN)));
     let other = FileHeader { context: context(&[("file", "bonuses.csv")]), ..header(algorithm) };
     let other_file = new_file(other).seal_bytes(&pattern(2 * CHUNK_LEN)).expect("seals");
@@ -234,7 +239,7 @@ fn a_chunk_of_another_file_is_found() {
 /// A full chunk and then an empty last one would be a second way to write the same plaintext.
 #[test]
 fn an_empty_last_chunk_behind_a_full_one_is_refused() {
-    let algorithm = KeySpec::Aes256;
+    let algorithm = AeadAlgorithm::Aes256Gcm;
     let header = header(algorithm);
     let bytes = header.to_bytes();
     let key = FileKey::derive(algorithm, &data_key(algorithm), &[0x0a; SALT_LEN], &bytes);
@@ -250,7 +255,7 @@ fn an_empty_last_chunk_behind_a_full_one_is_refused() {
 
 #[test]
 fn another_key_or_one_of_another_length_opens_nothing() {
-    let file = sealed(KeySpec::Aes256, b"attack at dawn");
+    let file = sealed(AeadAlgorithm::Aes256Gcm, b"attack at dawn");
     let mut rest = file.as_slice();
     let read = FileHeader::read(&mut rest).expect("a header");
     let mut out = Vec::new();
@@ -263,7 +268,7 @@ fn another_key_or_one_of_another_length_opens_nothing() {
 
 #[test]
 fn a_header_of_another_kind_format_or_chunk_length_is_refused() {
-    let file = sealed(KeySpec::Aes256, b"x");
+    let file = sealed(AeadAlgorithm::Aes256Gcm, b"x");
     let changed = |position: usize, value: u8| {
         let mut file = file.clone();
         file[position] = value;
@@ -271,10 +276,12 @@ fn a_header_of_another_kind_format_or_chunk_length_is_refused() {
     };
     assert!(matches!(changed(0, b'X'), Err(FileError::NotEncrypted)));
     assert!(matches!(changed(7, 3), Err(FileError::FormatUnknown { format: 3 })));
-    assert!(matches!(changed(9, 3), Err(FileError::Damaged)), "unknown algorithm");
+    assert!(matches!(changed(9, 5), Err(FileError::Damaged)), "unknown algorithm");
+    assert!(matches!(changed(9, 16), Err(FileError::Damaged)), "a number of the registry that is no AEAD");
     assert!(matches!(changed(11, 2), Err(FileError::Damaged)), "other chunk length");
     assert!(matches!(FileHeader::read(&mut &b""[..]), Err(FileError::NotEncrypted)));
-    let wrapped = |len| FileHeader::new(KeySpec::Sm4, [0; SALT_LEN], context(&[]), vec![0; len]).map(|_| ());
+    let wrapped =
+        |len| FileHeader::new(AeadAlgorithm::Sm4Gcm, [0; SALT_LEN], context(&[]), vec![0; len]).map(|_| ());
     assert!(matches!(wrapped(0), Err(FileError::WrappedKeyLength { len: 0 })));
     assert!(matches!(wrapped(4097), Err(FileError::WrappedKeyLength { len: 4097 })));
 }
@@ -304,8 +311,8 @@ fn the_largest_context_fits_into_a_header() {
     let pairs: Vec<(String, String)> =
         (0..16).map(|number| (format!("{number:02}"), "x".repeat(510))).collect();
     let context = EncryptionContext::new(pairs).expect("the most that is allowed");
-    let made =
-        FileHeader::new(KeySpec::Sm4, [1; SALT_LEN], context, vec![5; WRAPPED_KEY_LEN_MAX]).expect("fits");
+    let made = FileHeader::new(AeadAlgorithm::Sm4Gcm, [1; SALT_LEN], context, vec![5; WRAPPED_KEY_LEN_MAX])
+        .expect("fits");
     let bytes = made.to_bytes();
     assert_eq!(FileHeader::read(&mut bytes.as_slice()).expect("reads"), made);
 }
@@ -330,7 +337,7 @@ impl Write for Failing {
 
 #[test]
 fn failures_to_read_and_to_write_are_told_apart() {
-    let (header, key) = (header(KeySpec::Sm4), data_key(KeySpec::Sm4));
+    let (header, key) = (header(AeadAlgorithm::Sm4Gcm), data_key(AeadAlgorithm::Sm4Gcm));
     let seal =
         |input: Box<dyn Read>, mut output: Box<dyn Write>| new_file(header.clone()).seal(input, &mut output);
     assert!(matches!(seal(Box::new(Failing), Box::new(io::sink())), Err(FileError::Read(_))));
@@ -342,7 +349,7 @@ fn failures_to_read_and_to_write_are_told_apart() {
 #[test]
 fn two_files_under_one_data_key_have_nothing_in_common_but_the_header() {
     let plaintext = pattern(1000);
-    let data_key = new_file(header(KeySpec::Aes256)).data_key;
+    let data_key = new_file(header(AeadAlgorithm::Aes256Gcm)).data_key;
     let seal = || {
         let new =
             NewFile::new(Arc::clone(&data_key), context(&[("file", "payroll.csv")])).expect("random bytes");
@@ -356,22 +363,22 @@ fn two_files_under_one_data_key_have_nothing_in_common_but_the_header() {
     assert!(equal < 30, "{equal} of about 1,050 bytes are equal; 4 are expected by chance");
     // The commitment and the chunks of one do not open behind the salt of the other.
     let mixed = [&two[..30], &one[30..]].concat();
-    assert!(is_damaged(opened(KeySpec::Aes256, &mixed)));
+    assert!(is_damaged(opened(AeadAlgorithm::Aes256Gcm, &mixed)));
     let mixed = [&two[..header_len()], &one[header_len()..]].concat();
-    assert!(is_damaged(opened(KeySpec::Aes256, &mixed)));
+    assert!(is_damaged(opened(AeadAlgorithm::Aes256Gcm, &mixed)));
 }
 
 /// GCM alone would open some ciphertexts under two keys.
 #[test]
 fn a_wrong_commitment_is_refused_though_every_chunk_would_open() {
-    let mut file = sealed(KeySpec::Sm4, b"attack at dawn");
+    let mut file = sealed(AeadAlgorithm::Sm4Gcm, b"attack at dawn");
     file[header_len() - 1] ^= 1;
-    assert!(is_damaged(opened(KeySpec::Sm4, &file)));
+    assert!(is_damaged(opened(AeadAlgorithm::Sm4Gcm, &file)));
 }
 
 #[test]
 fn nothing_of_a_new_file_is_shown_by_debug() {
-    let shown = format!("{:?}", new_file(header(KeySpec::Aes256)));
+    let shown = format!("{:?}", new_file(header(AeadAlgorithm::Aes256Gcm)));
     assert!(shown.contains("Secret(32 bytes)"), "{shown}");
     assert!(!shown.contains("0, 1, 2, 3, 4"), "{shown}");
 }

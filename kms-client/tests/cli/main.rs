@@ -3,6 +3,7 @@
 mod cache;
 mod documents;
 mod files;
+mod macs;
 mod nodes;
 mod offline;
 mod online;

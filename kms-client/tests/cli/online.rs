@@ -5,9 +5,10 @@ use kms_client::audit::RecordQuery;
 use kms_client::{Client, ClientError, CreateKey, IdempotencyToken, Profile};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyName, KeyRef};
-use kms_core::key::{Cryptoperiod, KeySpec};
+use kms_core::key::Cryptoperiod;
 use kms_core::merkle::is_included;
 use kms_core::reason::Reason;
+use kms_core::spec::KeySpec;
 use kms_core::suite::{Digest32, Suite};
 use serde_json::{Value, json};
 use std::fs;
@@ -181,6 +182,8 @@ fn the_use_of_a_key_is_shown_by_version() {
             "data_keys": 7,
             "encryptions": 5,
             "decryptions": 3,
+            "macs": 2,
+            "mac_verifications": 1,
             "last_used": "2026-11-18T11:06:40Z",
             "last_used_by": "kms://default/operator/app",
         }]})

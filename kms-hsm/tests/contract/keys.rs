@@ -4,8 +4,8 @@ use super::{Device, Fixture, new_id, raw, soon};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass as RawClass};
 use cryptoki::types::Ulong;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     AAD_LEN_MAX, ErrorClass, Health, HsmError, HsmPartition, INPUT_LEN_MAX, ListedObject, ObjectClass,
     ObjectKind, Sealed,
@@ -13,25 +13,29 @@ use kms_hsm::{
 use signature::hazmat::PrehashVerifier;
 use std::collections::HashSet;
 
-const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
+const KIND: ObjectKind = ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm);
 
 pub fn what_was_sealed_opens(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (_partition, mut session) = fixture.session();
-    for spec in fixture.specs.iter().copied() {
+    for algorithm in fixture.algorithms.iter().copied() {
         let id = new_id();
-        session.create(id, ObjectKind::SealingKey(spec), "sealing").unwrap();
+        session.create(id, ObjectKind::SealingKey(algorithm), "sealing").unwrap();
         for (aad, plaintext) in [(&b"aad"[..], &b"text"[..]), (b"", b"text"), (b"aad", b""), (b"", b"")] {
-            let sealed = session.seal(id, spec, aad, plaintext).unwrap();
+            let sealed = session.seal(id, algorithm, aad, plaintext).unwrap();
             assert_eq!(sealed.ciphertext_and_tag().len(), plaintext.len() + 8 + 16, "text, check and tag");
-            assert_eq!(session.open(id, spec, aad, &sealed).unwrap().expose(), plaintext, "{spec:?}");
+            assert_eq!(
+                session.open(id, algorithm, aad, &sealed).unwrap().expose(),
+                plaintext,
+                "{algorithm:?}"
+            );
         }
         let (aad, plaintext) = (vec![1; AAD_LEN_MAX], vec![2; 64 << 10]);
-        let sealed = session.seal(id, spec, &aad, &plaintext).unwrap();
-        assert_eq!(session.open(id, spec, &aad, &sealed).unwrap().expose(), plaintext);
+        let sealed = session.seal(id, algorithm, &aad, &plaintext).unwrap();
+        assert_eq!(session.open(id, algorithm, &aad, &sealed).unwrap().expose(), plaintext);
 
         let nonces: HashSet<_> =
-            (0..100).map(|_| *session.seal(id, spec, b"", b"").unwrap().nonce()).collect();
+            (0..100).map(|_| *session.seal(id, algorithm, b"", b"").unwrap().nonce()).collect();
         assert_eq!(nonces.len(), 100);
     }
 }
@@ -39,13 +43,13 @@ pub fn what_was_sealed_opens(device: &dyn Device) {
 pub fn anything_else_is_an_invalid_ciphertext_and_the_pool_stays_healthy(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (pool, recorder) = fixture.pool();
-    for spec in fixture.specs.iter().copied() {
+    for algorithm in fixture.algorithms.iter().copied() {
         let (id, other) = (new_id(), new_id());
         let sealed = pool
             .call("prepare", soon(), move |session| {
-                session.create(id, ObjectKind::SealingKey(spec), "sealing")?;
-                session.create(other, ObjectKind::SealingKey(spec), "other")?;
-                session.seal(id, spec, b"aad", b"text")
+                session.create(id, ObjectKind::SealingKey(algorithm), "sealing")?;
+                session.create(other, ObjectKind::SealingKey(algorithm), "other")?;
+                session.seal(id, algorithm, b"aad", b"text")
             })
             .unwrap();
         let (nonce, body) = (*sealed.nonce(), sealed.ciphertext_and_tag().to_vec());
@@ -68,12 +72,13 @@ pub fn anything_else_is_an_invalid_ciphertext_and_the_pool_stays_healthy(device:
             wrong.push((id, b"aad".to_vec(), Sealed::parse(&nonce, body.clone()).unwrap()));
         }
         for (key, aad, wrong) in wrong {
-            let error =
-                pool.call("open", soon(), move |session| session.open(key, spec, &aad, &wrong)).unwrap_err();
-            assert!(matches!(error, HsmError::CiphertextInvalid), "{spec:?}: {error}");
+            let error = pool
+                .call("open", soon(), move |session| session.open(key, algorithm, &aad, &wrong))
+                .unwrap_err();
+            assert!(matches!(error, HsmError::CiphertextInvalid), "{algorithm:?}: {error}");
         }
         let opened =
-            pool.call("open", soon(), move |session| session.open(id, spec, b"aad", &sealed)).unwrap();
+            pool.call("open", soon(), move |session| session.open(id, algorithm, b"aad", &sealed)).unwrap();
         assert_eq!(opened.expose(), b"text");
     }
     assert_eq!(pool.health(), Health::Healthy);
@@ -102,20 +107,24 @@ pub fn inputs_that_are_too_long_are_refused_without_the_hsm(device: &dyn Device)
     let sealed = pool
         .call("prepare", soon(), move |session| {
             session.create(id, KIND, "sealing")?;
-            session.seal(id, KeySpec::Aes256, b"", b"")
+            session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"")
         })
         .unwrap();
     let long = || vec![0; INPUT_LEN_MAX + 1];
     let long_aad = || vec![0; AAD_LEN_MAX + 1];
     let errors = [
-        pool.call("seal", soon(), move |session| session.seal(id, KeySpec::Aes256, b"", &long()).map(|_| ())),
         pool.call("seal", soon(), move |session| {
-            session.seal(id, KeySpec::Aes256, &long_aad(), b"").map(|_| ())
+            session.seal(id, AeadAlgorithm::Aes256Gcm, b"", &long()).map(|_| ())
+        }),
+        pool.call("seal", soon(), move |session| {
+            session.seal(id, AeadAlgorithm::Aes256Gcm, &long_aad(), b"").map(|_| ())
         }),
         pool.call("open", soon(), move |session| {
-            session.open(id, KeySpec::Aes256, &long_aad(), &sealed).map(|_| ())
+            session.open(id, AeadAlgorithm::Aes256Gcm, &long_aad(), &sealed).map(|_| ())
         }),
-        pool.call("mac", soon(), move |session| session.mac(id, Suite::Intl, &long()).map(|_| ())),
+        pool.call("mac", soon(), move |session| {
+            session.mac(id, MacAlgorithm::HmacSha256, &long()).map(|_| ())
+        }),
     ];
     for error in errors {
         assert!(matches!(error, Err(HsmError::TooLong { .. })));
@@ -155,17 +164,18 @@ fn verifies(suite: Suite, public_key: &[u8], digest: &[u8], signature: &[u8]) ->
 pub fn a_mac_depends_on_key_and_message_and_on_nothing_else(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (partition, mut session) = fixture.session();
-    for suite in fixture.mac_suites.iter().copied() {
+    for algorithm in fixture.macs.iter().copied() {
         let (one, two) = (new_id(), new_id());
-        session.create(one, ObjectKind::MacKey(suite), "mac").unwrap();
-        session.create(two, ObjectKind::MacKey(suite), "mac").unwrap();
-        let mac = session.mac(one, suite, b"message").unwrap();
+        session.create(one, ObjectKind::MacKey(algorithm), "mac").unwrap();
+        session.create(two, ObjectKind::MacKey(algorithm), "mac").unwrap();
+        let mac = session.mac(one, algorithm, b"message").unwrap();
+        assert_eq!(mac.expose().len(), algorithm.mac_len());
         let mut other_session = partition.open_session().unwrap();
-        assert!(other_session.mac(one, suite, b"message").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(one, suite, b"Message").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(two, suite, b"message").unwrap().is_equal(mac.expose()));
-        session.mac(one, suite, b"").unwrap();
-        session.mac(one, suite, &vec![1; 64 << 10]).unwrap();
+        assert!(other_session.mac(one, algorithm, b"message").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(one, algorithm, b"Message").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(two, algorithm, b"message").unwrap().is_equal(mac.expose()));
+        session.mac(one, algorithm, b"").unwrap();
+        session.mac(one, algorithm, &vec![1; 64 << 10]).unwrap();
     }
 }
 
@@ -193,9 +203,9 @@ pub fn a_destroyed_object_is_gone_with_both_halves(device: &dyn Device) {
         session.create(id, kind, "short-lived").unwrap();
         // The other session knows the object by its handle.
         let use_it = |session: &mut dyn kms_hsm::HsmSession| match kind {
-            ObjectKind::SealingKey(spec) => session.seal(id, spec, b"", b"").map(|_| ()),
+            ObjectKind::SealingKey(algorithm) => session.seal(id, algorithm, b"", b"").map(|_| ()),
             ObjectKind::SigningKey(suite) => session.sign(id, suite, &[1; 32]).map(|_| ()),
-            ObjectKind::MacKey(suite) => session.mac(id, suite, b"").map(|_| ()),
+            ObjectKind::MacKey(algorithm) => session.mac(id, algorithm, b"").map(|_| ()),
         };
         use_it(other.as_mut()).unwrap();
         session.destroy(id).unwrap();
@@ -227,23 +237,23 @@ pub fn an_object_of_another_kind_is_not_found(device: &dyn Device) {
     let (_partition, mut session) = fixture.session();
     let id = new_id();
     session.create(id, ObjectKind::SigningKey(Suite::Intl), "signing").unwrap();
-    assert!(matches!(session.seal(id, KeySpec::Aes256, b"", b""), Err(HsmError::NotFound { .. })));
+    assert!(matches!(session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b""), Err(HsmError::NotFound { .. })));
     assert!(matches!(session.confirm(id, KIND), Err(HsmError::NotFound { .. })));
 
     // Of the same class it is found, and refused for what it may not do.
     let id = new_id();
-    session.create(id, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
-    assert!(session.seal(id, KeySpec::Aes256, b"", b"").is_err());
+    session.create(id, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
+    assert!(session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"").is_err());
     assert!(matches!(session.confirm(id, KIND), Err(HsmError::AttributeNotKept { .. })));
-    session.mac(id, Suite::Intl, b"still works").unwrap();
+    session.mac(id, MacAlgorithm::HmacSha256, b"still works").unwrap();
 }
 
 pub fn what_the_token_cannot_do_is_said_without_an_effect(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (partition, mut session) = fixture.session();
     let all = [Suite::Sm, Suite::Intl];
-    let kinds = KeySpec::ALL.into_iter().map(ObjectKind::SealingKey);
-    let kinds = kinds.chain(all.map(ObjectKind::SigningKey)).chain(all.map(ObjectKind::MacKey));
+    let kinds = AeadAlgorithm::ALL.into_iter().map(ObjectKind::SealingKey);
+    let kinds = kinds.chain(all.map(ObjectKind::SigningKey)).chain(MacAlgorithm::ALL.map(ObjectKind::MacKey));
     for kind in kinds {
         assert_eq!(partition.can(kind), fixture.kinds().contains(&kind), "{kind:?}");
         if !partition.can(kind) {
@@ -348,7 +358,7 @@ pub fn two_objects_with_one_id_are_ambiguous(device: &dyn Device) {
     raw::session(&fixture).generate_key(&Mechanism::AesKeyGen, &template).unwrap();
     let ambiguous =
         |error: HsmError| assert!(matches!(error, HsmError::Ambiguous { count: 2, .. }), "{error}");
-    ambiguous(session.seal(id, KeySpec::Aes256, b"", b"").unwrap_err());
+    ambiguous(session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"").unwrap_err());
     ambiguous(session.confirm(id, KIND).unwrap_err());
     ambiguous(session.destroy(id).unwrap_err());
     assert!(session.exists(id).unwrap());

@@ -7,8 +7,8 @@ use super::{
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::AuthPin;
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, ObjectKind, Pool, PoolOptions,
     Sealed,
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
+const KIND: ObjectKind = ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm);
 
 pub fn a_wrong_pin_is_refused(device: &dyn Device) {
     let fixture = Fixture::new(device);
@@ -41,21 +41,21 @@ pub fn objects_are_found_again_after_the_login_was_lost(device: &dyn Device) {
     let (sealing, signing, mac) = (new_id(), new_id(), new_id());
     session.create(sealing, KIND, "sealing").unwrap();
     session.create(signing, ObjectKind::SigningKey(Suite::Intl), "signing").unwrap();
-    session.create(mac, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
-    let sealed = session.seal(sealing, KeySpec::Aes256, b"aad", b"text").unwrap();
+    session.create(mac, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
+    let sealed = session.seal(sealing, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
     session.sign(signing, Suite::Intl, &[1; 32]).unwrap();
-    let code = session.mac(mac, Suite::Intl, b"data").unwrap();
+    let code = session.mac(mac, MacAlgorithm::HmacSha256, b"data").unwrap();
 
     let log_out = || raw::session(&fixture).logout().unwrap();
     log_out();
-    assert_eq!(session.open(sealing, KeySpec::Aes256, b"aad", &sealed).unwrap().expose(), b"text");
+    assert_eq!(session.open(sealing, AeadAlgorithm::Aes256Gcm, b"aad", &sealed).unwrap().expose(), b"text");
     log_out();
     session.sign(signing, Suite::Intl, &[2; 32]).unwrap();
     log_out();
-    assert!(session.mac(mac, Suite::Intl, b"data").unwrap().is_equal(code.expose()));
+    assert!(session.mac(mac, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(code.expose()));
     log_out();
     // The key was not used yet when the loss was seen, so sealing goes on too.
-    session.seal(sealing, KeySpec::Aes256, b"aad", b"text").unwrap();
+    session.seal(sealing, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
     log_out();
     session.random(&mut [0; 32]).unwrap();
     session.status().unwrap();
@@ -67,11 +67,11 @@ pub fn sessions_that_the_token_closed_are_replaced(device: &dyn Device) {
     let mut second = partition.open_session().unwrap();
     let id = new_id();
     session.create(id, KIND, "sealing").unwrap();
-    let sealed = session.seal(id, KeySpec::Aes256, b"aad", b"text").unwrap();
+    let sealed = session.seal(id, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
 
     raw::close_all_sessions(&fixture);
     for session in [&mut session, &mut second] {
-        assert_eq!(session.open(id, KeySpec::Aes256, b"aad", &sealed).unwrap().expose(), b"text");
+        assert_eq!(session.open(id, AeadAlgorithm::Aes256Gcm, b"aad", &sealed).unwrap().expose(), b"text");
     }
     raw::close_all_sessions(&fixture);
     session.random(&mut [0; 32]).unwrap();
@@ -104,7 +104,7 @@ pub fn a_lost_login_is_never_taken_for_an_empty_token(device: &dyn Device) {
     is_login_lost(session.confirm(id, KIND).unwrap_err());
     is_login_lost(session.create(id, KIND, "again").unwrap_err());
     is_login_lost(session.destroy(id).unwrap_err());
-    is_login_lost(session.seal(id, KeySpec::Aes256, b"", b"").unwrap_err());
+    is_login_lost(session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"").unwrap_err());
     is_login_lost(session.status().unwrap_err());
 }
 
@@ -240,7 +240,7 @@ pub fn watchful_pool(fixture: &Fixture, relogin_grace: Duration) -> Pool {
 }
 
 pub fn seal(pool: &Pool, id: HsmObjectId) -> Result<Sealed, HsmError> {
-    pool.call("seal", soon(), move |session| session.seal(id, KeySpec::Aes256, b"", b"text"))
+    pool.call("seal", soon(), move |session| session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text"))
 }
 
 /// Moves the folder of the tokens away, and gives where it is then.
@@ -306,23 +306,24 @@ pub fn handles_from_before_a_login_are_never_used_again(device: &dyn Device) {
     let (_partition, mut session) = fixture.session();
     let ids: Vec<_> = (0..4).map(|_| new_id()).collect();
     for id in &ids {
-        session.create(*id, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+        session.create(*id, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     }
-    let macs: Vec<_> = ids.iter().map(|id| session.mac(*id, Suite::Intl, b"data").unwrap()).collect();
+    let macs: Vec<_> =
+        ids.iter().map(|id| session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap()).collect();
     raw::session(&fixture).logout().unwrap();
     // In another order, so that a token that numbers objects as they are found numbers them differently now.
     for (id, mac) in ids.iter().zip(&macs).rev() {
-        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+        assert!(session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
     }
     session.destroy(ids[0]).unwrap();
     let fresh = new_id();
-    session.create(fresh, ObjectKind::MacKey(Suite::Intl), "mac").unwrap();
+    session.create(fresh, ObjectKind::MacKey(MacAlgorithm::HmacSha256), "mac").unwrap();
     for (id, mac) in ids.iter().zip(&macs).skip(1) {
-        assert!(session.mac(*id, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
-        assert!(!session.mac(fresh, Suite::Intl, b"data").unwrap().is_equal(mac.expose()));
+        assert!(session.mac(*id, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
+        assert!(!session.mac(fresh, MacAlgorithm::HmacSha256, b"data").unwrap().is_equal(mac.expose()));
     }
     assert_eq!(
-        session.mac(ids[0], Suite::Intl, b"data").err().map(|e| e.class()),
+        session.mac(ids[0], MacAlgorithm::HmacSha256, b"data").err().map(|e| e.class()),
         Some(ErrorClass::NotFound)
     );
 }
@@ -336,8 +337,8 @@ pub fn a_pool_survives_the_loss_of_every_session_again_and_again(device: &dyn De
     pool.call("create", soon(), move |session| session.create(id, KIND, "sealing")).unwrap();
     let round_trip = || {
         pool.call("round trip", soon(), move |session| {
-            let sealed = session.seal(id, KeySpec::Aes256, b"aad", b"text")?;
-            session.open(id, KeySpec::Aes256, b"aad", &sealed)
+            let sealed = session.seal(id, AeadAlgorithm::Aes256Gcm, b"aad", b"text")?;
+            session.open(id, AeadAlgorithm::Aes256Gcm, b"aad", &sealed)
         })
     };
     for round in 0..30 {

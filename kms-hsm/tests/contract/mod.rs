@@ -12,8 +12,8 @@ pub mod raw;
 pub mod tokens;
 
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     ErrorClass, HsmModule, HsmPartition, HsmSession, ObjectKind, Observer, Pin, Pkcs11Partition, Pool,
     PoolOptions, ProfileChoice, TokenDescription,
@@ -37,12 +37,10 @@ pub trait Device {
     }
     /// The suites whose signatures it has.
     fn suites(&self) -> &'static [Suite];
-    /// The suites whose MACs it has.
-    fn mac_suites(&self) -> &'static [Suite] {
-        self.suites()
-    }
+    /// The keys with which it makes MACs.
+    fn macs(&self) -> &'static [MacAlgorithm];
     /// The keys with which it seals.
-    fn specs(&self) -> &'static [KeySpec];
+    fn algorithms(&self) -> &'static [AeadAlgorithm];
     /// Who makes the nonces of AES-GCM, as its profile says it.
     fn gcm_iv(&self) -> &'static str {
         "caller"
@@ -197,8 +195,8 @@ pub struct Fixture {
     pub module: HsmModule,
     pub token: TokenDescription,
     pub suites: &'static [Suite],
-    pub mac_suites: &'static [Suite],
-    pub specs: &'static [KeySpec],
+    pub macs: &'static [MacAlgorithm],
+    pub algorithms: &'static [AeadAlgorithm],
 }
 
 impl Fixture {
@@ -211,8 +209,8 @@ impl Fixture {
         let module = HsmModule::open(&path, profile).unwrap();
         let token = module.initialise_token(LABEL, &pin(SO_PIN)).unwrap();
         module.initialise_user_pin(&token, &pin(SO_PIN), &pin(USER_PIN)).unwrap();
-        let (suites, mac_suites, specs) = (device.suites(), device.mac_suites(), device.specs());
-        Self { path, module, token, suites, mac_suites, specs }
+        let (suites, macs, algorithms) = (device.suites(), device.macs(), device.algorithms());
+        Self { path, module, token, suites, macs, algorithms }
     }
 
     pub fn open(&self) -> Pkcs11Partition {
@@ -243,9 +241,10 @@ impl Fixture {
     }
 
     pub fn kinds(&self) -> Vec<ObjectKind> {
-        let mut kinds: Vec<ObjectKind> = self.specs.iter().copied().map(ObjectKind::SealingKey).collect();
+        let mut kinds: Vec<ObjectKind> =
+            self.algorithms.iter().copied().map(ObjectKind::SealingKey).collect();
         kinds.extend(self.suites.iter().copied().map(ObjectKind::SigningKey));
-        kinds.extend(self.mac_suites.iter().copied().map(ObjectKind::MacKey));
+        kinds.extend(self.macs.iter().copied().map(ObjectKind::MacKey));
         kinds
     }
 }

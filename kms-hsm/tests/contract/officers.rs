@@ -6,10 +6,10 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass};
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::types::{AuthPin, Ulong};
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use kms_hsm::{HsmModule, HsmPartition, ObjectKind};
 
-const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
+const KIND: ObjectKind = ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm);
 const NEW_PIN: &str = "user-pin-of-epoch-2";
 
 fn so_pin() -> AuthPin {
@@ -24,7 +24,7 @@ pub fn the_security_officer_does_not_get_in_beside_open_sessions(device: &dyn De
     let refused = raw::session(&fixture).login(UserType::So, Some(&so_pin()));
     assert!(matches!(refused, Err(Error::Pkcs11(RvError::UserAnotherAlreadyLoggedIn, _))), "{refused:?}");
     // The service does not notice.
-    session.seal(id, KeySpec::Aes256, b"", b"text").unwrap();
+    session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text").unwrap();
     assert!(session.exists(id).unwrap());
 }
 
@@ -42,7 +42,7 @@ pub fn a_login_of_the_security_officer_does_not_keep_the_user_out(device: &dyn D
     // Nor does one that came in after the login was lost.
     officer.logout().unwrap();
     officer.login(UserType::So, Some(&so_pin())).unwrap();
-    session.seal(id, KeySpec::Aes256, b"", b"text").unwrap();
+    session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text").unwrap();
     assert_eq!(state(), SessionState::RwUser);
 }
 
@@ -111,11 +111,11 @@ pub fn a_pin_that_another_process_changed_binds_the_next_process(device: &dyn De
             session.create(id, KIND, "lasting").unwrap();
             in_another_process("changes the PIN");
             // The token asks for a PIN only at the next login.
-            session.seal(id, KeySpec::Aes256, b"", b"text").unwrap();
+            session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text").unwrap();
             session.status().unwrap();
             in_another_process("has the old PIN");
             in_another_process("has the new PIN");
-            session.seal(id, KeySpec::Aes256, b"", b"text").unwrap();
+            session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text").unwrap();
         }
         Some("changes the PIN") => {
             let module = HsmModule::open(&device.module_path(), device.choice()).unwrap();

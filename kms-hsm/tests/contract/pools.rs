@@ -3,11 +3,11 @@
 use super::{Device, Fixture, LABEL, USER_PIN, eventually, new_id, pin, raw, soon};
 use cryptoki::object::Attribute;
 use cryptoki::session::SessionState;
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use kms_hsm::{ErrorClass, Health, HsmError, ObjectKind, Sealed, Stopped};
 use std::sync::mpsc;
 
-const KIND: ObjectKind = ObjectKind::SealingKey(KeySpec::Aes256);
+const KIND: ObjectKind = ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm);
 
 pub fn many_threads_share_a_pool(device: &dyn Device) {
     let fixture = Fixture::new(device);
@@ -21,8 +21,8 @@ pub fn many_threads_share_a_pool(device: &dyn Device) {
                 for message in 0..50_u8 {
                     let text = [thread, message];
                     let opened = pool.call("round trip", soon(), move |session| {
-                        let sealed = session.seal(id, KeySpec::Aes256, b"aad", &text)?;
-                        session.open(id, KeySpec::Aes256, b"aad", &sealed)
+                        let sealed = session.seal(id, AeadAlgorithm::Aes256Gcm, b"aad", &text)?;
+                        session.open(id, AeadAlgorithm::Aes256Gcm, b"aad", &sealed)
                     });
                     assert_eq!(opened.unwrap().expose(), text);
                 }
@@ -47,7 +47,7 @@ pub fn many_threads_make_and_find_objects_at_the_same_time(device: &dyn Device) 
                         assert!(!session.exists(id)?);
                         session.create(id, KIND, "one of many")?;
                         session.confirm(id, KIND)?;
-                        session.seal(id, KeySpec::Aes256, b"aad", b"text")
+                        session.seal(id, AeadAlgorithm::Aes256Gcm, b"aad", b"text")
                     })
                     .unwrap();
                 }
@@ -62,14 +62,16 @@ pub fn stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens(device: &dyn
     let (pool, _) = fixture.pool_of(1);
     let id = new_id();
     pool.call("create", soon(), move |session| session.create(id, KIND, "lasting")).unwrap();
-    let sealed =
-        pool.call("seal", soon(), move |session| session.seal(id, KeySpec::Aes256, b"", b"text")).unwrap();
+    let sealed = pool
+        .call("seal", soon(), move |session| session.seal(id, AeadAlgorithm::Aes256Gcm, b"", b"text"))
+        .unwrap();
 
     let (sender, replies) = mpsc::channel();
     for _ in 0..20 {
         let (sender, sealed) = (sender.clone(), sealed.clone());
-        let work =
-            move |session: &mut dyn kms_hsm::HsmSession| session.open(id, KeySpec::Aes256, b"", &sealed);
+        let work = move |session: &mut dyn kms_hsm::HsmSession| {
+            session.open(id, AeadAlgorithm::Aes256Gcm, b"", &sealed)
+        };
         pool.submit("open", soon(), work, move |result| sender.send(result.is_ok()).unwrap());
     }
     assert_eq!(pool.stop(), Stopped::Cleanly);
@@ -86,8 +88,9 @@ pub fn stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens(device: &dyn
     drop(other);
 
     let (pool, _) = fixture.pool_of(1);
-    let opened =
-        pool.call("open", soon(), move |session| session.open(id, KeySpec::Aes256, b"", &sealed)).unwrap();
+    let opened = pool
+        .call("open", soon(), move |session| session.open(id, AeadAlgorithm::Aes256Gcm, b"", &sealed))
+        .unwrap();
     assert_eq!(opened.expose(), b"text");
 }
 
@@ -125,12 +128,12 @@ pub fn a_pool_that_is_dropped_logs_out(device: &dyn Device) {
 pub fn ten_thousand_forged_ciphertexts_open_no_circuit(device: &dyn Device) {
     let fixture = Fixture::new(device);
     let (pool, _) = fixture.pool();
-    for spec in fixture.specs.iter().copied() {
+    for algorithm in fixture.algorithms.iter().copied() {
         let id = new_id();
         let sealed = pool
             .call("prepare", soon(), move |session| {
-                session.create(id, ObjectKind::SealingKey(spec), "sealing")?;
-                session.seal(id, spec, b"aad", b"text")
+                session.create(id, ObjectKind::SealingKey(algorithm), "sealing")?;
+                session.seal(id, algorithm, b"aad", b"text")
             })
             .unwrap();
         for number in 0..10_000_u32 {
@@ -138,10 +141,11 @@ pub fn ten_thousand_forged_ciphertexts_open_no_circuit(device: &dyn Device) {
             let place = number as usize % body.len();
             body[place] ^= 1 << (number % 8);
             let forged = Sealed::parse(sealed.nonce(), body).unwrap();
-            let opened = pool.call("open", soon(), move |session| session.open(id, spec, b"aad", &forged));
+            let opened =
+                pool.call("open", soon(), move |session| session.open(id, algorithm, b"aad", &forged));
             assert!(matches!(opened, Err(HsmError::CiphertextInvalid)));
         }
         assert_eq!(pool.health(), Health::Healthy);
-        pool.call("open", soon(), move |session| session.open(id, spec, b"aad", &sealed)).unwrap();
+        pool.call("open", soon(), move |session| session.open(id, algorithm, b"aad", &sealed)).unwrap();
     }
 }

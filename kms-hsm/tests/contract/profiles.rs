@@ -2,7 +2,7 @@
 
 use super::{Device, Fixture, LABEL, USER_PIN, new_id, pin, raw};
 use cryptoki::session::SessionState;
-use kms_core::key::KeySpec;
+use kms_core::suite::AeadAlgorithm;
 use kms_hsm::{
     HsmError, HsmPartition, MechanismRole, ModuleError, ObjectKind, Presence, Profile, ProfileChoice,
 };
@@ -127,10 +127,10 @@ pub fn the_generic_profile_opens_a_module_that_keeps_to_the_standard(device: &dy
         return;
     }
     let (partition, mut session) = fixture.session();
-    assert!(!partition.can(ObjectKind::SealingKey(KeySpec::Sm4)));
-    let (id, kind) = (new_id(), ObjectKind::SealingKey(KeySpec::Aes256));
+    assert!(!partition.can(ObjectKind::SealingKey(AeadAlgorithm::Sm4Gcm)));
+    let (id, kind) = (new_id(), ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm));
     // Without trusted wrapping the key is made so that it never leaves.
     session.create(id, kind, "generic").unwrap();
-    let sealed = session.seal(id, KeySpec::Aes256, b"aad", b"text").unwrap();
-    assert_eq!(session.open(id, KeySpec::Aes256, b"aad", &sealed).unwrap().expose(), b"text");
+    let sealed = session.seal(id, AeadAlgorithm::Aes256Gcm, b"aad", b"text").unwrap();
+    assert_eq!(session.open(id, AeadAlgorithm::Aes256Gcm, b"aad", &sealed).unwrap().expose(), b"text");
 }

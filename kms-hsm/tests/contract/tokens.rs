@@ -1,9 +1,8 @@
 //! Tokens and their PINs.
 
 use super::{Device, Fixture, LABEL, SO_PIN, USER_PIN, new_id, pin};
-use kms_core::key::KeySpec;
 use kms_core::secret::SecretBytes;
-use kms_core::suite::Suite;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
     HsmModule, HsmPartition, ModuleError, ObjectKind, Pin, PinPurpose, Profile, ProfileChoice, ProfileError,
 };
@@ -13,7 +12,7 @@ pub fn a_label_that_is_taken_is_refused_and_its_token_left_alone(device: &dyn De
     let fixture = Fixture::new(device);
     let id = new_id();
     let (partition, mut session) = fixture.session();
-    session.create(id, ObjectKind::SealingKey(KeySpec::Aes256), "kept").unwrap();
+    session.create(id, ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm), "kept").unwrap();
     drop(session);
     drop(partition);
 
@@ -116,7 +115,7 @@ pub fn pins_are_changed_by_their_owner_and_the_old_ones_are_dead(device: &dyn De
     let (module, token) = (&fixture.module, &fixture.token);
     let id = new_id();
     let (partition, mut session) = fixture.session();
-    session.create(id, ObjectKind::SealingKey(KeySpec::Aes256), "kept").unwrap();
+    session.create(id, ObjectKind::SealingKey(AeadAlgorithm::Aes256Gcm), "kept").unwrap();
     drop((session, partition));
 
     module.set_so_pin(token, &pin(SO_PIN), &pin("so-pin-of-epoch-2")).unwrap();

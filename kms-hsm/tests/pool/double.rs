@@ -1,12 +1,12 @@
 //! An HSM that does as it is told.
 
 use kms_core::id::HsmObjectId;
-use kms_core::key::KeySpec;
-use kms_core::secret::{Secret, SecretBytes};
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::secret::Secret;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
-    ConfirmedObject, HsmError, HsmPartition, HsmSession, ListedObject, MAC_LEN, ObjectKind, Pool,
-    PoolOptions, Sealed, TokenStatus,
+    ConfirmedObject, HsmError, HsmPartition, HsmSession, ListedObject, ObjectKind, Pool, PoolOptions, Sealed,
+    TokenStatus,
 };
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -126,11 +126,11 @@ impl Drop for Session {
 
 /// Jobs of these tests ask for a MAC; the keeper asks for the others.
 impl HsmSession for Session {
-    fn mac(&mut self, _: HsmObjectId, _: Suite, _: &[u8]) -> Result<SecretBytes<MAC_LEN>, HsmError> {
-        self.0.answer(true).map(|()| SecretBytes::zeroed())
+    fn mac(&mut self, _: HsmObjectId, _: MacAlgorithm, _: &[u8]) -> Result<Secret, HsmError> {
+        self.0.answer(true).map(|()| Secret::new(vec![0; 32]))
     }
 
-    fn open(&mut self, _: HsmObjectId, _: KeySpec, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
+    fn open(&mut self, _: HsmObjectId, _: AeadAlgorithm, _: &[u8], _: &Sealed) -> Result<Secret, HsmError> {
         self.0.answer(true)?;
         match *self.0.mood.lock().unwrap() {
             Mood::SickForOpens => Err(HsmError::UnexpectedAnswer { what: "nonsense" }),
@@ -157,7 +157,7 @@ impl HsmSession for Session {
         })
     }
 
-    fn seal(&mut self, _: HsmObjectId, _: KeySpec, _: &[u8], _: &[u8]) -> Result<Sealed, HsmError> {
+    fn seal(&mut self, _: HsmObjectId, _: AeadAlgorithm, _: &[u8], _: &[u8]) -> Result<Sealed, HsmError> {
         unreachable!("no job seals")
     }
 
@@ -230,13 +230,13 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 pub fn use_hsm(session: &mut dyn HsmSession) -> Result<(), HsmError> {
-    session.mac(HsmObjectId([1; 16]), Suite::Intl, b"").map(|_| ())
+    session.mac(HsmObjectId([1; 16]), MacAlgorithm::HmacSha256, b"").map(|_| ())
 }
 
 /// Asks for the decryption of something that nobody sealed.
 pub fn open_garbage(session: &mut dyn HsmSession) -> Result<(), HsmError> {
     let garbage = Sealed::parse(&[0; 12], vec![0; 24]).unwrap();
-    session.open(HsmObjectId([1; 16]), KeySpec::Aes256, b"", &garbage).map(|_| ())
+    session.open(HsmObjectId([1; 16]), AeadAlgorithm::Aes256Gcm, b"", &garbage).map(|_| ())
 }
 
 /// Keeps the only worker busy until it is let go.

@@ -1,8 +1,8 @@
 //! hsm-sim as a device under test, as the double of one vendor or another.
 
 use crate::contract::{self, Device};
-use kms_core::key::KeySpec;
-use kms_core::suite::Suite;
+use kms_core::mac::MacAlgorithm;
+use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::ProfileChoice;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct HsmSim {
     pub personality: &'static str,
     pub profile: &'static str,
-    pub specs: &'static [KeySpec],
+    pub algorithms: &'static [AeadAlgorithm],
 }
 
 impl Device for HsmSim {
@@ -41,14 +41,14 @@ impl Device for HsmSim {
         &[Suite::Intl, Suite::Sm]
     }
 
-    fn specs(&self) -> &'static [KeySpec] {
-        self.specs
+    fn algorithms(&self) -> &'static [AeadAlgorithm] {
+        self.algorithms
     }
 
-    fn mac_suites(&self) -> &'static [Suite] {
+    fn macs(&self) -> &'static [MacAlgorithm] {
         match self.personality {
-            "tass" => &[Suite::Intl],
-            _ => self.suites(),
+            "tass" => &[MacAlgorithm::HmacSha256, MacAlgorithm::HmacSha384, MacAlgorithm::HmacSha512],
+            _ => &MacAlgorithm::ALL,
         }
     }
 

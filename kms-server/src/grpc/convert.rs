@@ -1,12 +1,14 @@
 //! From proto to types that cannot be wrong, and back.
 
 use crate::random::now;
-use crate::service::{Open, ServiceError, UsageReport};
+use crate::service::{Open, ServiceError, UsageReport, spec_names};
 use crate::store::DestructionRequest;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection, Standing};
+use kms_core::key::{Cryptoperiod, KeyState, Standing};
 use kms_core::reason::Reason;
+use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 
 pub use crate::service::KeyEntry;
@@ -36,24 +38,41 @@ pub fn millis(time: &prost_types::Timestamp) -> UnixMillis {
 /// # Errors
 /// `SPEC_UNSUPPORTED`.
 pub fn spec(number: i32) -> Result<KeySpec, ServiceError> {
-    optional_spec("spec", number)?.ok_or_else(|| unsupported("spec"))
+    optional_spec("spec", number)?.ok_or_else(|| unsupported("spec", KeySpec::ALL.into_iter()))
 }
 
-/// A key specification that may be left out.
+/// A data key's algorithm, which may be left out.
 ///
 /// # Errors
 /// `SPEC_UNSUPPORTED`.
-pub fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
+pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceError> {
+    const FIELD: &str = "data_key_spec";
+    match optional_spec(FIELD, number)?.map(KeySpec::algorithm) {
+        None => Ok(None),
+        Some(KeyAlgorithm::Aead(algorithm)) => Ok(Some(algorithm)),
+        Some(KeyAlgorithm::Mac(_)) => {
+            Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from)))
+        }
+    }
+}
+
+fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
     match v1::KeySpec::try_from(number) {
         Ok(v1::KeySpec::Unspecified) => Ok(None),
         Ok(v1::KeySpec::Aes256) => Ok(Some(KeySpec::Aes256)),
         Ok(v1::KeySpec::Sm4) => Ok(Some(KeySpec::Sm4)),
-        Err(_) => Err(unsupported(field)),
+        Ok(v1::KeySpec::Aes128) => Ok(Some(KeySpec::Aes128)),
+        Ok(v1::KeySpec::Aes192) => Ok(Some(KeySpec::Aes192)),
+        Ok(v1::KeySpec::HmacSha256) => Ok(Some(KeySpec::HmacSha256)),
+        Ok(v1::KeySpec::HmacSha384) => Ok(Some(KeySpec::HmacSha384)),
+        Ok(v1::KeySpec::HmacSha512) => Ok(Some(KeySpec::HmacSha512)),
+        Ok(v1::KeySpec::HmacSm3) => Ok(Some(KeySpec::HmacSm3)),
+        Err(_) => Err(unsupported(field, KeySpec::ALL.into_iter())),
     }
 }
 
-fn unsupported(field: &'static str) -> ServiceError {
-    let names = KeySpec::ALL.map(KeySpec::name).join(" or ");
+fn unsupported(field: &'static str, fitting: impl Iterator<Item = KeySpec>) -> ServiceError {
+    let names = spec_names(fitting);
     let error = ServiceError::new(Reason::SpecUnsupported, format!("{field} must be {names}"));
     ServiceError { field: Some(field), ..error }
 }
@@ -63,6 +82,12 @@ pub fn proto_spec(spec: KeySpec) -> i32 {
     match spec {
         KeySpec::Aes256 => v1::KeySpec::Aes256,
         KeySpec::Sm4 => v1::KeySpec::Sm4,
+        KeySpec::Aes128 => v1::KeySpec::Aes128,
+        KeySpec::Aes192 => v1::KeySpec::Aes192,
+        KeySpec::HmacSha256 => v1::KeySpec::HmacSha256,
+        KeySpec::HmacSha384 => v1::KeySpec::HmacSha384,
+        KeySpec::HmacSha512 => v1::KeySpec::HmacSha512,
+        KeySpec::HmacSm3 => v1::KeySpec::HmacSm3,
     }
     .into()
 }
@@ -234,6 +259,8 @@ pub fn proto_usage(usage: &UsageReport) -> v1::UsageReport {
             data_keys: usage.data_keys,
             encryptions: usage.encryptions,
             decryptions: usage.decryptions,
+            macs: usage.macs,
+            mac_verifications: usage.mac_verifications,
             last_used: last_used.map(timestamp),
             last_used_by: last_used_by.unwrap_or_default(),
         }

@@ -22,14 +22,14 @@ impl Crypto for Gate {
             request,
             |node, caller, message| async move {
                 let key = convert::key_ref("key", &message.key)?;
-                let spec = convert::optional_spec("data_key_spec", message.data_key_spec)?;
+                let spec = convert::data_key_algorithm(message.data_key_spec)?;
                 let context = convert::context(message.context)?;
                 let made =
                     node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
                 Ok(v1::GenerateDataKeyResponse {
                     key_id: made.encrypted.key_id.to_string(),
                     key_version: convert::proto_version(made.encrypted.version),
-                    data_key_spec: convert::proto_spec(made.data_key.spec),
+                    data_key_spec: convert::proto_spec(made.data_key.algorithm.into()),
                     plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
                     ciphertext: made.encrypted.ciphertext,
                 })
@@ -56,7 +56,7 @@ impl Crypto for Gate {
                 Ok(v1::DecryptDataKeyResponse {
                     key_id: key_id.to_string(),
                     key_version: convert::proto_version(version),
-                    data_key_spec: convert::proto_spec(data_key.spec),
+                    data_key_spec: convert::proto_spec(data_key.algorithm.into()),
                     plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
                 })
             },
@@ -99,6 +99,55 @@ impl Crypto for Gate {
                 plaintext: expose(decrypted.plaintext),
             })
         })
+        .await
+    }
+
+    async fn generate_mac(
+        &self,
+        request: Request<v1::GenerateMacRequest>,
+    ) -> Result<Response<v1::GenerateMacResponse>, Status> {
+        self.call("Crypto.GenerateMac", Action::GenerateMac, request, |node, caller, message| async move {
+            let text = Secret::new(message.message);
+            let key = convert::key_ref("key", &message.key)?;
+            let made = node.generate_mac(&caller, &key, &text).await?;
+            Ok(v1::GenerateMacResponse {
+                key_id: made.key_id.to_string(),
+                key_version: convert::proto_version(made.version),
+                mac: expose(made.mac),
+            })
+        })
+        .await
+    }
+
+    async fn verify_mac(
+        &self,
+        request: Request<v1::VerifyMacRequest>,
+    ) -> Result<Response<v1::VerifyMacResponse>, Status> {
+        self.call("Crypto.VerifyMac", Action::VerifyMac, request, |node, caller, message| async move {
+            let (text, mac) = (Secret::new(message.message), Secret::new(message.mac));
+            let key = convert::key_ref("key", &message.key)?;
+            let (key_id, version) = node.verify_mac(&caller, &key, &text, mac.expose()).await?;
+            Ok(v1::VerifyMacResponse {
+                key_id: key_id.to_string(),
+                key_version: convert::proto_version(version),
+            })
+        })
+        .await
+    }
+
+    async fn generate_random(
+        &self,
+        request: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
+        self.call(
+            "Crypto.GenerateRandom",
+            Action::GenerateRandom,
+            request,
+            |node, caller, message| async move {
+                let random = node.generate_random(&caller, message.byte_count).await?;
+                Ok(v1::GenerateRandomResponse { random: expose(random) })
+            },
+        )
         .await
     }
 }

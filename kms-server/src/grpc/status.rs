@@ -14,12 +14,15 @@ pub const fn code(reason: Reason) -> Code {
     match reason {
         Reason::FieldInvalid
         | Reason::SpecUnsupported
+        | Reason::SpecNotAllowed
         | Reason::CiphertextInvalid
+        | Reason::MacInvalid
         | Reason::CeremonyForeign
         | Reason::ShareInvalid
         | Reason::OfferForged => Code::InvalidArgument,
         Reason::KeyMismatch
         | Reason::KeyStateForbids
+        | Reason::KeyUsageForbids
         | Reason::AlreadyUnsealed
         | Reason::CustodianPresent
         | Reason::CustodianLocked => Code::FailedPrecondition,

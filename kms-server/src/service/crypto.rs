@@ -2,7 +2,7 @@
 
 use super::error::opening;
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
-use super::{Caller, Node, ServiceError};
+use super::{Caller, Node, ServiceError, usage};
 use crate::random::{now, system_rng};
 use crate::store::{Commit, Entry, Material};
 use kms_core::audit::{Outcome, Record};
@@ -11,11 +11,12 @@ use kms_core::envelope::{
     self, Binding, CIPHERTEXT_LEN_MAX, CiphertextInvalid, Freshness, Header, PLAINTEXT_LEN_MAX, Purpose,
 };
 use kms_core::id::{KeyId, KeyRef, KeySelector, KeyVersion};
-use kms_core::key::{KeySpec, KeyState};
+use kms_core::key::KeyState;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::secret::Secret;
-use kms_core::suite::NONCE_LEN;
+use kms_core::spec::KeyAlgorithm;
+use kms_core::suite::{AeadAlgorithm, NONCE_LEN};
 use kms_hsm::Sealed;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct PlainDataKey {
     /// Its algorithm.
-    pub spec: KeySpec,
+    pub algorithm: AeadAlgorithm,
     /// Its bytes; absent when the caller declined them.
     pub plaintext: Option<Secret>,
 }
@@ -77,7 +78,12 @@ struct Use<'a> {
     context: &'a EncryptionContext,
 }
 
-fn refuse_state(entry: &KeyEntry, version: KeyVersion, verb: &str, state: KeyState) -> ServiceError {
+pub(super) fn refuse_state(
+    entry: &KeyEntry,
+    version: KeyVersion,
+    verb: &str,
+    state: KeyState,
+) -> ServiceError {
     let name = &entry.row.name;
     ServiceError::new(Reason::KeyStateForbids, format!("key {name}@{version} is {state}; it does not {verb}"))
 }
@@ -91,7 +97,7 @@ impl Node {
         &self,
         caller: &Caller,
         key: &KeyRef,
-        spec: Option<KeySpec>,
+        algorithm: Option<AeadAlgorithm>,
         context: &EncryptionContext,
         without_plaintext: bool,
     ) -> Result<DataKey, ServiceError> {
@@ -99,16 +105,20 @@ impl Node {
         let open = self.require_open()?;
         // Random bytes may cost an HSM call: what can be refused is refused before.
         let (found, _) = self.key_to_encrypt(&open, caller, key).await?;
-        let spec = spec.unwrap_or(found.key.row.spec);
+        let algorithm = match algorithm {
+            Some(algorithm) => algorithm,
+            None => usage::aead(&found.key.row)?,
+        };
+        self.check_allowed("data_key_spec", algorithm.into())?;
         // Not locked pages: the answer carries the same bytes through the transport's buffers at once, and mapping
         // pages for every call costs a quarter of it.
-        let mut material = Secret::new(vec![0; spec.key_len()]);
+        let mut material = Secret::new(vec![0; algorithm.key_len()]);
         open.random(material.expose_mut(), caller.deadline).await?;
-        let plaintext = envelope::data_key_plaintext(spec, material.expose());
+        let plaintext = envelope::data_key_plaintext(algorithm, material.expose());
         let using = Use { action, purpose: Purpose::DataKey, context };
         let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
         let plaintext = (!without_plaintext).then_some(material);
-        Ok(DataKey { data_key: PlainDataKey { spec, plaintext }, encrypted })
+        Ok(DataKey { data_key: PlainDataKey { algorithm, plaintext }, encrypted })
     }
 
     /// Encrypts up to 64 KiB.
@@ -148,8 +158,8 @@ impl Node {
         let open = self.require_open()?;
         let using = Use { action, purpose: Purpose::DataKey, context: &request.context };
         let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
-        let (spec, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
-        Ok((PlainDataKey { spec, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
+        let (algorithm, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
+        Ok((PlainDataKey { algorithm, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
     }
 
     /// Decrypts what [`Node::encrypt`] made.
@@ -176,6 +186,7 @@ impl Node {
             let (found, number) = self.key_to_encrypt(open, caller, key).await?;
             let version = found.key.version(number)?;
             let row = &found.key.row;
+            let algorithm = usage::aead(row)?;
             let place = open.place(&self.bundle, row, version, caller.deadline).await?;
             let binding = Binding { tenant: &row.tenant, context: using.context };
             let identity = (row.key_id, number);
@@ -183,7 +194,7 @@ impl Node {
                 Place::Wrapped(material) => envelope::seal_wrapped(
                     material.expose(),
                     using.purpose,
-                    row.spec,
+                    algorithm,
                     identity,
                     binding,
                     plaintext.expose(),
@@ -192,23 +203,22 @@ impl Node {
                 Place::Resident(object) => {
                     let header = |nonce| Header {
                         purpose: using.purpose,
-                        spec: row.spec,
+                        algorithm,
                         key_id: row.key_id,
                         version: number,
                         freshness: Freshness::Nonce(nonce),
                     };
                     let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
                     let copy = Secret::new(plaintext.expose().to_vec());
-                    let spec = row.spec;
                     let sealed = open
                         .hsm("seal", caller.deadline, move |session| {
-                            session.seal(object, spec, &aad, copy.expose())
+                            session.seal(object, algorithm, &aad, copy.expose())
                         })
                         .await?;
                     envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
                 }
             };
-            if self.commit_use(open, caller, &found, number, using).await? {
+            if self.commit_use(open, caller, &found, number, using.action).await? {
                 return Ok(Encrypted { key_id: row.key_id, version: number, ciphertext });
             }
         }
@@ -223,6 +233,7 @@ impl Node {
         key: &KeyRef,
     ) -> Result<(Found, KeyVersion), ServiceError> {
         open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
+            usage::aead(&entry.row)?;
             let number = key.version.unwrap_or(entry.row.current_version);
             for state in [entry.row.standing_at(now()).state, entry.version(number)?.standing.state] {
                 if !state.can_encrypt() {
@@ -245,7 +256,7 @@ impl Node {
         let judged = open.judge(&self.database, &caller.principal.tenant, &selector, |entry| {
             let version = entry.version(header.version).map_err(|_| invalid(CiphertextInvalid))?;
             let row = &entry.row;
-            if row.spec != header.spec {
+            if row.spec.algorithm() != KeyAlgorithm::Aead(header.algorithm) {
                 return Err(invalid(CiphertextInvalid));
             }
             for state in [row.standing_at(now()).state, version.standing.state] {
@@ -304,16 +315,15 @@ impl Node {
                     (Place::Resident(object), Freshness::Nonce(nonce)) => {
                         let aad = header.associated_data(binding.tenant, binding.context);
                         let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec()).map_err(opening)?;
-                        let spec = row.spec;
                         open.hsm("open", caller.deadline, move |session| {
-                            session.open(object, spec, &aad, &sealed)
+                            session.open(object, header.algorithm, &aad, &sealed)
                         })
                         .await
                         .map_err(opening)?
                     }
                     _ => return Err(invalid(CiphertextInvalid)),
                 };
-            if self.commit_use(open, caller, &found, header.version, using).await? {
+            if self.commit_use(open, caller, &found, header.version, using.action).await? {
                 return Ok(Decrypted { key_id: row.key_id, version: header.version, plaintext });
             }
         }
@@ -337,16 +347,16 @@ impl Node {
     }
 
     /// Commits the record of one use. `false` when the catalogue changed: decide again.
-    async fn commit_use(
+    pub(super) async fn commit_use(
         &self,
         open: &Open,
         caller: &Caller,
         found: &Found,
         version: KeyVersion,
-        using: &Use<'_>,
+        action: Action,
     ) -> Result<bool, ServiceError> {
         let record: Record =
-            self.record(using.action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
+            self.record(action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
         let entry = Entry { record, change: None, decided_under: Some(found.revision), idempotency: None };
         match self.committer.commit(entry).await? {
             Commit::Done { .. } => Ok(true),

@@ -40,6 +40,10 @@ pub struct VersionUse {
     pub encryptions: u64,
     /// How often something was decrypted, data keys among it.
     pub decryptions: u64,
+    /// How often a MAC was made.
+    pub macs: u64,
+    /// How often a MAC was verified.
+    pub mac_verifications: u64,
     /// When it was last used, and by whom.
     pub last: Option<(UnixMillis, String)>,
 }
@@ -283,6 +287,8 @@ fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
         event if event == Action::Decrypt.event() || event == Action::DecryptDataKey.event() => {
             &mut usage.decryptions
         }
+        event if event == Action::GenerateMac.event() => &mut usage.macs,
+        event if event == Action::VerifyMac.event() => &mut usage.mac_verifications,
         _ => return,
     };
     *counter += 1;

@@ -1,6 +1,6 @@
 //! Making, describing, listing and rotating keys. What changes their states is in `life.rs`.
 
-use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
+use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention, object_kind};
 use super::{Caller, Node, ServiceError};
 use crate::random::{now, random_id};
 use crate::store::{
@@ -8,10 +8,11 @@ use crate::store::{
 };
 use kms_core::audit::{Outcome, Record};
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeyCommand, KeySpec, KeyState, Protection, Standing};
+use kms_core::key::{Cryptoperiod, KeyCommand, KeyState, Standing};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
-use kms_hsm::{HsmError, ObjectKind};
+use kms_core::spec::{KeySpec, Protection};
+use kms_hsm::HsmError;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,13 +117,14 @@ impl Node {
         }
         // After the look for an earlier request: a repeated one is the same request when its dates have come.
         check_dates(&request.period, now())?;
+        self.check_allowed("spec", request.spec)?;
         let by_name = KeySelector::Name(request.name.clone());
         match open.find(&self.database, tenant, &by_name).await {
             Ok(_) => return Err(key_exists(&request.name)),
             Err(error) if error.reason == Reason::KeyNotFound => {}
             Err(error) => return Err(error),
         }
-        let kind = ObjectKind::SealingKey(request.spec);
+        let kind = object_kind(request.spec);
         let protection = match request.protection {
             Some(Protection::HsmResident) if !open.pool.can(kind) => {
                 let spec = request.spec.name();
@@ -261,7 +263,7 @@ impl Node {
         let Material::Resident(object) = creating.material else {
             return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
         };
-        let kind = ObjectKind::SealingKey(entry.row.spec);
+        let kind = object_kind(entry.row.spec);
         let label = format!("{}@{}", entry.row.key_id, creating.version);
         // The object may exist already when an answer was lost or a node died between the two steps.
         let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;

@@ -8,16 +8,20 @@ mod destruction;
 mod error;
 mod keys;
 mod life;
+mod mac;
 mod open;
 mod seal;
 mod strangers;
+mod usage;
 
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
 pub use destruction::{UsageReport, VersionUse, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};
-pub use open::{KeyEntry, Open};
+pub use mac::GeneratedMac;
+pub use open::{KeyEntry, Open, object_kind};
 pub use seal::{SealCause, UnsealError};
+pub use usage::spec_names;
 
 use crate::config::Config;
 use crate::random::{now, system_rng};

@@ -8,10 +8,11 @@ use crate::store::{Database, KeyRow, Material, RowMac, VersionRow};
 use kms_core::bundle::Bundle;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
-use kms_core::key::{KeySpec, KeyState};
+use kms_core::key::KeyState;
 use kms_core::reason::Reason;
+use kms_core::spec::{KeyAlgorithm, KeySpec};
 use kms_core::suite::CheckValue;
-use kms_hsm::{HsmError, HsmSession, LockedBytes, Pool, Sealed};
+use kms_hsm::{HsmError, HsmSession, LockedBytes, ObjectKind, Pool, Sealed};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -253,12 +254,15 @@ impl Open {
     ) -> Result<(WrappedKey, Option<CheckValue>), ServiceError> {
         let mut material = LockedBytes::zeroed(spec.key_len());
         self.random(material.expose_mut(), deadline).await?;
-        let check_value = spec.aead().check_value(material.expose());
+        let check_value = match spec.algorithm() {
+            KeyAlgorithm::Aead(algorithm) => algorithm.check_value(material.expose()),
+            KeyAlgorithm::Mac(_) => None,
+        };
         let master = bundle.current_master_key().clone();
         let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
         let sealed = self
             .hsm("seal", deadline, move |session| {
-                session.seal(master.object, master.spec, &aad, material.expose())
+                session.seal(master.object, master.algorithm, &aad, material.expose())
             })
             .await?;
         let wrapped = WrappedKey {
@@ -297,7 +301,7 @@ impl Open {
         let opened = self
             .hsm("open", deadline, move |session| {
                 let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag)?;
-                let secret = session.open(master.object, master.spec, &aad, &sealed)?;
+                let secret = session.open(master.object, master.algorithm, &aad, &sealed)?;
                 let mut material = LockedBytes::zeroed(len);
                 if secret.expose().len() != len {
                     return Err(HsmError::CiphertextInvalid);
@@ -316,6 +320,14 @@ impl Open {
         }
         materials.insert(place, material.clone());
         Ok(material)
+    }
+}
+
+/// What a resident key of one specification is in the HSM.
+pub fn object_kind(spec: KeySpec) -> ObjectKind {
+    match spec.algorithm() {
+        KeyAlgorithm::Aead(algorithm) => ObjectKind::SealingKey(algorithm),
+        KeyAlgorithm::Mac(algorithm) => ObjectKind::MacKey(algorithm),
     }
 }
 

@@ -10,8 +10,8 @@ use kms_core::codec;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_hsm::{
-    BreakerOptions, ErrorClass, FailureReason, Health, HsmError, ListedObject, LockedBytes, MAC_LEN,
-    ModuleError, ObjectKind, PUBLIC_KEY_LEN, Pin, Pool, PoolOptions,
+    BreakerOptions, ErrorClass, FailureReason, Health, HsmError, ListedObject, LockedBytes, ModuleError,
+    ObjectKind, PUBLIC_KEY_LEN, Pin, Pool, PoolOptions,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -236,12 +236,14 @@ impl Node {
                         .map_err(key("the checkpoint key"))?;
                     for master in masters {
                         session
-                            .confirm(master.object, ObjectKind::SealingKey(master.spec))
+                            .confirm(master.object, ObjectKind::SealingKey(master.algorithm))
                             .map_err(key("a master key"))?;
                     }
-                    session.confirm(row_mac, ObjectKind::MacKey(suite)).map_err(key("the row-MAC key"))?;
-                    let mut derived = LockedBytes::zeroed(MAC_LEN);
-                    let mac = session.mac(row_mac, suite, &context).map_err(key("the row-MAC key"))?;
+                    session
+                        .confirm(row_mac, ObjectKind::MacKey(suite.mac()))
+                        .map_err(key("the row-MAC key"))?;
+                    let mut derived = LockedBytes::zeroed(suite.mac().mac_len());
+                    let mac = session.mac(row_mac, suite.mac(), &context).map_err(key("the row-MAC key"))?;
                     derived.expose_mut().copy_from_slice(mac.expose());
                     let objects = session.objects().map_err(key("the list of objects"))?;
                     Ok(CheckedKeys { checkpoint_key: confirmed.public_key, row_mac: derived, objects })

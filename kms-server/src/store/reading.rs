@@ -9,8 +9,9 @@ use kms_core::id::{
     CatalogueRevision, HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{Cryptoperiod, Destruction, KeySpec, KeyState, Protection, Standing};
+use kms_core::key::{Cryptoperiod, Destruction, KeyState, Standing};
 use kms_core::merkle::Frontier;
+use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};

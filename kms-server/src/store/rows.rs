@@ -1,7 +1,8 @@
 //! Rows as the database holds them, with the MAC that makes a changed row useless.
 
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
-use kms_core::key::{Cryptoperiod, KeySpec, Protection, Standing};
+use kms_core::key::{Cryptoperiod, Standing};
+use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::{CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;
@@ -225,7 +226,7 @@ impl RowMac {
 mod tests {
     use super::*;
     use kms_core::key::{Destruction, KeyState};
-    use kms_hsm::MAC_LEN;
+    use kms_core::suite::DIGEST_LEN;
 
     const DOCUMENT: &str = include_str!("../../../docs/formats/database.md");
     const KEY_ID: KeyId = KeyId([7; 16]);
@@ -252,7 +253,7 @@ mod tests {
     }
 
     fn row_mac(suite: Suite) -> RowMac {
-        let mut key = LockedBytes::zeroed(MAC_LEN);
+        let mut key = LockedBytes::zeroed(DIGEST_LEN);
         key.expose_mut().copy_from_slice(&derived_key(suite).0);
         RowMac::new(suite, key)
     }
@@ -261,7 +262,7 @@ mod tests {
     fn wrapped(suite: Suite) -> Vec<u8> {
         let section = DOCUMENT.split("**Wrapped keys**").nth(1).expect("the document has a section for them");
         let both: Vec<&str> = section.lines().filter(|line| line.starts_with("0100000003")).collect();
-        let [aes, sm4] = both[..] else { panic!("the document has two wrapped keys") };
+        let [aes, sm4, ..] = both[..] else { panic!("the document has two wrapped keys") };
         let text = if suite == Suite::Intl { aes } else { sm4 };
         let byte = |place| u8::from_str_radix(&text[place..place + 2], 16).expect("hexadecimal");
         (0..text.len()).step_by(2).map(byte).collect()

@@ -57,6 +57,7 @@ contract! {
     tokens::strange as a_strange_token_takes_nobody_with_it,
     reading::edited as an_edited_row_is_refused,
     reading::moved as a_version_moved_to_another_key_is_refused,
+    reading::destroyed as a_destruction_is_read_as_it_was_written_and_cannot_be_edited,
     reading::listed as keys_are_listed_by_name_from_a_name_on,
     reading::segments as segments_are_found_by_any_index_in_them,
     reading::checkpoints as a_checkpoint_is_kept_with_its_tree_and_the_log_goes_on_from_it,

@@ -13,9 +13,10 @@ use kms_core::id::{
     ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
     UnixMillis,
 };
-use kms_core::key::{Cryptoperiod, KeySpec, KeyState, Protection};
+use kms_core::key::{Cryptoperiod, KeyState};
 use kms_core::merkle::Frontier;
-use kms_core::suite::{Digest32, Suite};
+use kms_core::spec::{KeySpec, Protection};
+use kms_core::suite::{AeadAlgorithm, CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use kms_server::random::{now, random_id, system_rng};
 use kms_server::store::{
@@ -207,8 +208,19 @@ impl Place {
 
     /// A change of a key and some of its versions.
     pub fn put_key(&self, expected_revision: Option<u64>, key: &KeyRow, versions: &[u32]) -> Entry {
-        let versions = versions.iter().map(|version| {
-            let row = version_row(key, *version);
+        let versions = versions.iter().map(|version| version_row(key, *version)).collect();
+        self.put_rows(expected_revision, key, versions, None)
+    }
+
+    /// A change of a key, rows of its versions, and a certificate.
+    pub fn put_rows(
+        &self,
+        expected_revision: Option<u64>,
+        key: &KeyRow,
+        versions: Vec<VersionRow>,
+        certificate: Option<(UnixMillis, Vec<u8>)>,
+    ) -> Entry {
+        let versions = versions.into_iter().map(|row| {
             let mac = self.mac.of_version(&row);
             (row, mac)
         });
@@ -216,6 +228,7 @@ impl Place {
             expected_revision,
             key: Box::new((key.clone(), self.mac.of_key(key))),
             versions: versions.collect(),
+            certificate,
         };
         Entry { change: Some(change), ..Entry::record(record("key.create")) }
     }
@@ -285,7 +298,8 @@ pub fn key_row(number: u8, name: &str) -> KeyRow {
         name: KeyName::parse(name).expect("valid"),
         spec: KeySpec::Sm4,
         protection: Protection::HsmWrapped,
-        state: KeyState::Active,
+        standing: KeyState::Active.into(),
+        destruction_request: None,
         current_version: KeyVersion::FIRST,
         creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
         created: UnixMillis(1),
@@ -295,13 +309,15 @@ pub fn key_row(number: u8, name: &str) -> KeyRow {
     }
 }
 
-fn version_row(key: &KeyRow, number: u32) -> VersionRow {
+pub fn version_row(key: &KeyRow, number: u32) -> VersionRow {
     VersionRow {
         tenant: key.tenant.clone(),
         key_id: key.key_id,
         version: KeyVersion::new(number).expect("from 1"),
-        state: KeyState::Active,
+        standing: KeyState::Active.into(),
+        destruction_request: None,
         created: UnixMillis(1),
+        check_value: Some(CheckValue([number as u8; 3])),
         // Both kinds of material: the other column of each is NULL.
         material: match number {
             1 => Material::Wrapped(vec![key.key_id.0[0]; 60]),
@@ -368,7 +384,7 @@ impl Deployment {
             master_keys: vec![MasterKey {
                 version: KeyVersion::FIRST,
                 object: HsmObjectId([4; 16]),
-                spec: KeySpec::Sm4,
+                algorithm: AeadAlgorithm::Sm4Gcm,
             }],
             nodes: vec![node(0), node(1)],
             principals: vec![Principal::parse("kms://default/administrator/admin").expect("valid")],

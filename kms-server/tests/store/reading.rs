@@ -1,10 +1,13 @@
 //! Rows, segments and checkpoints as they are read back.
 
-use crate::place::{Place, index_of, key_row, record};
+use crate::place::{Place, index_of, key_row, record, version_row};
 use kms_core::audit::{AuditFault, Verifier};
-use kms_core::id::{KeyName, KeySelector};
+use kms_core::id::{KeyName, KeySelector, UnixMillis};
+use kms_core::key::{KeyCommand, Standing};
 use kms_core::merkle::Frontier;
-use kms_server::store::{Change, Commit, DatabaseError, Entry, Refusal};
+use kms_server::store::{
+    Change, Commit, DatabaseError, DestructionRequest, Entry, KeyRow, Material, Refusal, VersionRow,
+};
 
 const ID_1: &str = "01010101010101010101010101010101";
 const ID_2: &str = "02020202020202020202020202020202";
@@ -18,7 +21,7 @@ pub async fn edited(place: Place) {
     let (database, committer) = place.node().await;
     let key = key_row(1, "payroll");
     index_of(committer.commit(place.put_key(None, &key, &[1, 2])).await);
-    let bytes = blob(&place, ID_2);
+    let (bytes, three) = (blob(&place, ID_2), blob(&place, "000000"));
     let edits = [
         ("keys", "state", "'SUSPENDED'"),
         ("keys", "spec", "'aes-256'"),
@@ -34,6 +37,8 @@ pub async fn edited(place: Place) {
         ("keys", "mac", &bytes),
         ("key_versions", "state", "'DEACTIVATED'"),
         ("key_versions", "created", "2"),
+        ("key_versions", "check_value", &three),
+        ("key_versions", "check_value", "NULL"),
         ("key_versions", "mac", &bytes),
     ];
     let by_id = KeySelector::Id(key.key_id);
@@ -55,6 +60,84 @@ pub async fn edited(place: Place) {
         let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("it is as it was");
         assert_eq!(found.expect("it is there").key, key);
     }
+}
+
+pub async fn destroyed(place: Place) {
+    let (database, committer) = place.node().await;
+    let (mut key, time) = (key_row(1, "payroll"), UnixMillis(1_000));
+    index_of(committer.commit(place.put_key(None, &key, &[1, 2])).await);
+    let by_id = KeySelector::Id(key.key_id);
+    let request = Some(DestructionRequest { by: key.creator.clone(), time: UnixMillis(5) });
+    let pending = key.standing.apply(KeyCommand::ScheduleDestruction(time)).expect("from active");
+    key = KeyRow { standing: pending, destruction_request: request.clone(), revision: 2, ..key };
+    let alone =
+        VersionRow { standing: pending, destruction_request: request.clone(), ..version_row(&key, 1) };
+    let entry = place.put_rows(Some(1), &key, vec![alone.clone()], None);
+    index_of(committer.commit(entry).await);
+    let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("reads").expect("is there");
+    assert_eq!((&found.key, &found.versions[0]), (&key, &alone));
+
+    for table in ["keys", "key_versions"] {
+        for (column, value) in [
+            ("state", "'ACTIVE'"),
+            ("state_before", "'SUSPENDED'"),
+            ("state_before", "NULL"),
+            ("destroys", "2000"),
+            ("destroys", "NULL"),
+            ("destruction_asked", "6"),
+            ("destruction_asked", "NULL"),
+            ("destruction_asked_by", "'kms://default/administrator/eve'"),
+            ("destruction_asked_by", "NULL"),
+        ] {
+            place.tamper(&format!("CREATE TABLE saved AS SELECT * FROM {table}")).await;
+            place.tamper(&format!("UPDATE {table} SET {column} = {value}")).await;
+            let found = database.find_key(&key.tenant, &by_id, &place.mac).await;
+            let is_refused = matches!(&found, Err(DatabaseError::RowMac(_) | DatabaseError::Corrupt { .. }));
+            assert!(is_refused, "{table}.{column}: {found:?}");
+            place.tamper(&format!("DELETE FROM {table}")).await;
+            place.tamper(&format!("INSERT INTO {table} SELECT * FROM saved")).await;
+            place.tamper("DROP TABLE saved").await;
+        }
+    }
+    let due = async |now| database.due_keys(UnixMillis(now), None, 10).await.expect("reads");
+    assert_eq!(due(999).await, []);
+    assert_eq!(due(1_000).await, [(key.tenant.clone(), key.key_id)]);
+    let other = key_row(2, "invoices");
+    let doomed =
+        VersionRow { standing: pending, destruction_request: request.clone(), ..version_row(&other, 2) };
+    index_of(committer.commit(place.put_rows(None, &other, vec![doomed], None)).await);
+    assert_eq!(due(1_000).await.len(), 2, "a version alone counts, too");
+
+    let end = |standing: Standing| {
+        let standing = standing.apply(KeyCommand::Destroy).expect("from pending");
+        standing.apply(KeyCommand::Finish(UnixMillis(1_500))).expect("from destroying")
+    };
+    key = KeyRow { standing: end(pending), revision: 3, ..key };
+    let erased: Vec<VersionRow> = [1, 2]
+        .map(|number| VersionRow {
+            standing: end(pending),
+            destruction_request: request.clone(),
+            material: Material::Erased,
+            ..version_row(&key, number)
+        })
+        .into();
+    let certificate = Some((UnixMillis(1_500), b"a certificate".to_vec()));
+    index_of(committer.commit(place.put_rows(Some(2), &key, erased.clone(), certificate)).await);
+    let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("reads").expect("is there");
+    assert_eq!((&found.key, &found.versions), (&key, &erased));
+    assert_eq!(
+        database.destructions(&key.tenant, key.key_id).await.expect("reads"),
+        [b"a certificate".to_vec()]
+    );
+    let since = async |time| database.destroyed_since(UnixMillis(time)).await.expect("reads");
+    assert_eq!((since(1_500).await.len(), since(1_501).await.len()), (2, 0));
+    assert_eq!(due(2_000).await, [(other.tenant, other.key_id)], "what is done is not due");
+    assert_eq!(database.hsm_objects().await.expect("reads").len(), 1, "the other key's");
+
+    let bytes = blob(&place, ID_2);
+    place.tamper(&format!("UPDATE key_versions SET wrapped = {bytes} WHERE version = 1")).await;
+    let found = database.find_key(&key.tenant, &by_id, &place.mac).await;
+    assert!(matches!(found, Err(DatabaseError::Corrupt { .. })), "{found:?}");
 }
 
 pub async fn moved(place: Place) {

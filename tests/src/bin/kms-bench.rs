@@ -11,8 +11,8 @@ use kms_core::codec;
 use kms_core::context::EncryptionContext;
 use kms_core::envelope::{Binding, Purpose, data_key_plaintext, seal_wrapped};
 use kms_core::id::{KeyId, KeyVersion, TenantName};
-use kms_core::key::KeySpec;
 use kms_core::node_key::NodeKeyFile;
+use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1::crypto_client::CryptoClient;
 use kms_proto::v1::crypto_server::{Crypto, CryptoServer};
 use kms_proto::v1::{self, ContextPair, GenerateDataKeyRequest, GenerateDataKeyResponse};
@@ -85,10 +85,10 @@ impl Crypto for EchoServer {
             ciphertext = seal_wrapped(
                 &self.material,
                 Purpose::DataKey,
-                KeySpec::Aes256,
+                AeadAlgorithm::Aes256Gcm,
                 (KeyId([7; 16]), KeyVersion::FIRST),
                 Binding { tenant: &self.tenant, context: &context },
-                data_key_plaintext(KeySpec::Aes256, &plaintext).expose(),
+                data_key_plaintext(AeadAlgorithm::Aes256Gcm, &plaintext).expose(),
                 &mut system_rng(),
             );
         }
@@ -117,6 +117,27 @@ impl Crypto for EchoServer {
     }
 
     async fn decrypt(&self, _: Request<v1::DecryptRequest>) -> Result<Response<v1::DecryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn generate_mac(
+        &self,
+        _: Request<v1::GenerateMacRequest>,
+    ) -> Result<Response<v1::GenerateMacResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn verify_mac(
+        &self,
+        _: Request<v1::VerifyMacRequest>,
+    ) -> Result<Response<v1::VerifyMacResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn generate_random(
+        &self,
+        _: Request<v1::GenerateRandomRequest>,
+    ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 }

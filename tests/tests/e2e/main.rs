@@ -3,6 +3,7 @@
 mod ceremony_refusals;
 mod configured;
 mod forged_offer;
+mod key_specs;
 mod limits;
 mod listeners;
 mod program;

@@ -5,10 +5,10 @@ use kms_core::bundle::Bundle;
 use kms_core::codec;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{KeyId, KeyVersion, TenantName};
-use kms_core::key::KeySpec;
 use kms_core::node_key::NodeKeyFile;
 use kms_core::quorum::{SecretKind, combine};
 use kms_core::secret::SecretBytes;
+use kms_core::spec::KeySpec;
 use kms_hsm::{HsmModule, HsmPartition, Pin, PinPurpose, Profile, ProfileChoice, Sealed};
 use kms_tests::{Custodian, Deployment, Module, binaries};
 use rustls::pki_types::PrivateKeyDer;
@@ -103,15 +103,15 @@ impl QuorumSecrets {
             .expect("the derived PIN opens the operations partition");
         let mut session = partition.open_session().expect("a session");
         let context = [b"kms/v1/row-mac\0".as_slice(), &self.bundle.cluster_id].concat();
-        let row_mac = session.mac(self.bundle.row_mac_key, self.bundle.suite, &context).expect("a MAC");
-        let mut all = vec![KnownSecret::new("the key of the rows' MACs", *row_mac.expose())];
+        let row_mac = session.mac(self.bundle.row_mac_key, self.bundle.suite.mac(), &context).expect("a MAC");
+        let mut all = vec![KnownSecret::new("the key of the rows' MACs", row_mac.expose())];
         for row in wrapped_rows(deployment).await {
             let wrapped = WrappedKey::open(&row.wrapped).expect("a wrapped key");
             let master = self.bundle.master_key(wrapped.master_version).expect("its master key");
             let aad =
                 wrapped_key_associated_data(&row.tenant, (row.key_id, row.version), row.spec, master.version);
             let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag).expect("sealed bytes");
-            let material = session.open(master.object, master.spec, &aad, &sealed).expect("it opens");
+            let material = session.open(master.object, master.algorithm, &aad, &sealed).expect("it opens");
             let name = format!("the material of {}@{}", row.key_id, row.version);
             all.push(KnownSecret::new(name, material.expose()));
         }

@@ -19,6 +19,10 @@ const CALLED_FOR: [&str; 8] = ["seal", "open", "create", "confirm", "mac", "exis
 /// How long what the node does by itself may take to be counted: a few of its rounds, and a slow machine.
 const ROUNDS_MAX: Duration = Duration::from_secs(60);
 
+/// Keys that make MACs. Nothing is ever done with the wrapped one, so that its material is not open.
+const MAC_KEYS: [(&str, v1::Protection); 2] =
+    [("mac-resident", v1::Protection::HsmResident), ("mac-wrapped", v1::Protection::HsmWrapped)];
+
 /// How often the HSM was asked for each operation that callers cause.
 type Asked = Vec<(&'static str, u64)>;
 
@@ -103,6 +107,11 @@ impl Scene {
         ] {
             admin.keys.create_key(create(name, protection)).await.expect("a key");
         }
+        for (name, protection) in MAC_KEYS {
+            let spec = v1::KeySpec::HmacSm3.into();
+            let request = v1::CreateKeyRequest { spec, ..create(name, protection) };
+            admin.keys.create_key(request).await.expect("a key");
+        }
         let suspend = v1::SuspendKeyRequest { key: "suspended".into() };
         admin.keys.suspend_key(suspend).await.expect("suspended");
         let rotate = v1::RotateKeyRequest { key: "resident".into(), idempotency_token: "once".into() };
@@ -168,6 +177,7 @@ async fn a_refused_request_costs_no_hsm_call() {
     refuse_keys(&mut watch, &mut admin, &mut app).await;
     refuse_uses(&mut watch, &mut app).await;
     refuse_ciphertexts(&mut watch, &mut app, &scene).await;
+    refuse_macs(&mut watch, &mut app).await;
     assert_eq!(stock_fills(&deployment).await, fills_after, "a refused call took random bytes of the HSM");
     eprintln!("{} refusals asked the HSM nothing", watch.refusal_count);
 }
@@ -240,6 +250,41 @@ async fn refuse_uses(watch: &mut Watch<'_>, app: &mut Rpc) {
     }
 }
 
+async fn refuse_macs(watch: &mut Watch<'_>, app: &mut Rpc) {
+    let generate_mac = |key: &str, len| v1::GenerateMacRequest { key: key.into(), message: vec![7; len] };
+    let verify_mac = |key: &str, len, mac| v1::VerifyMacRequest {
+        key: key.into(),
+        message: vec![7; len],
+        mac: vec![7; mac],
+    };
+    for (key, _) in MAC_KEYS {
+        let what = "a key for MACs";
+        watch.refused(what, "KEY_USAGE_FORBIDS", app.crypto.encrypt(encrypt(key)).await).await;
+        watch.refused(what, "KEY_USAGE_FORBIDS", app.crypto.generate_data_key(generate(key)).await).await;
+        let too_long = app.crypto.generate_mac(generate_mac(key, (64 << 10) + 1)).await;
+        watch.refused("too long a message", "FIELD_INVALID", too_long).await;
+        for len in [0, 16, 31, 33, 48, 64] {
+            let answer = app.crypto.verify_mac(verify_mac(key, 1, len)).await;
+            watch.refused("a MAC of another length", "FIELD_INVALID", answer).await;
+        }
+        let version = app.crypto.generate_mac(generate_mac(&format!("{key}@9"), 1)).await;
+        watch.refused("an unknown version", "KEY_VERSION_NOT_FOUND", version).await;
+    }
+    for key in ["resident", "wrapped", "never-used"] {
+        let what = "a key for encryption";
+        watch.refused(what, "KEY_USAGE_FORBIDS", app.crypto.generate_mac(generate_mac(key, 1)).await).await;
+        watch.refused(what, "KEY_USAGE_FORBIDS", app.crypto.verify_mac(verify_mac(key, 1, 32)).await).await;
+    }
+    for byte_count in [0, 1025] {
+        let answer = app.crypto.generate_random(v1::GenerateRandomRequest { byte_count }).await;
+        watch.refused("too many random bytes or none", "FIELD_INVALID", answer).await;
+    }
+    let mac_data_key =
+        v1::GenerateDataKeyRequest { data_key_spec: v1::KeySpec::HmacSm3.into(), ..generate("resident") };
+    let answer = app.crypto.generate_data_key(mac_data_key).await;
+    watch.refused("a data key that does not encrypt", "SPEC_UNSUPPORTED", answer).await;
+}
+
 async fn refuse_ciphertexts(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene) {
     let with_header = |change: &dyn Fn(&mut envelope::Header)| {
         let opened = envelope::open(&scene.ciphertext).expect("a ciphertext");
@@ -260,7 +305,10 @@ async fn refuse_ciphertexts(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene)
             "a version that does not exist",
             with_header(&|header| header.version = KeyVersion::new(9).expect("from 1")),
         ),
-        ("another algorithm", with_header(&|header| header.spec = kms_core::key::KeySpec::Aes256)),
+        (
+            "another algorithm",
+            with_header(&|header| header.algorithm = kms_core::suite::AeadAlgorithm::Aes256Gcm),
+        ),
         (
             "a nonce for a wrapped key whose material is not open",
             with_header(&|header| {

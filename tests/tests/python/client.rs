@@ -61,6 +61,11 @@ fn a_python_client_makes_the_main_calls_and_reads_a_file_of_the_international_su
     calls_everything_and_reads_a_file(Suite::Intl, "aes-256");
 }
 
+#[test]
+fn a_python_client_makes_the_main_calls_and_reads_a_file_of_a_shorter_key() {
+    calls_everything_and_reads_a_file(Suite::Sm, "aes-192");
+}
+
 /// The vectors of docs/formats/file.md, with the data keys that the document tells.
 #[test]
 fn the_second_reader_opens_the_documented_files() {
@@ -69,8 +74,8 @@ import io, re, sys
 import read_file
 text = open(sys.argv[1]).read()
 files = [bytes.fromhex(line) for line in re.findall(r"^(4b4d5346494c45[0-9a-f]+)$", text, re.M)]
-assert [file[7] for file in files] == [2] * 4 + [1] * 4, "formats 2 and 1"
-for data, expected in zip(files, [b"attack at dawn", b"attack at dawn", b"", b""] * 2):
+assert [file[7] for file in files] == [2] * 8 + [1] * 8, "formats 2 and 1"
+for data, expected in zip(files, ([b"attack at dawn"] * 4 + [b""] * 4) * 2):
     file = io.BytesIO(data)
     header = read_file.Header(file)
     key = bytes(range(read_file.CIPHERS[header.algorithm][1]))

@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
-use kms_core::key::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, Protection};
+use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
@@ -63,6 +64,11 @@ pub enum Command {
     Encrypt(EncryptArguments),
     /// Decrypt a file that `kms encrypt` made
     Decrypt(DecryptArguments),
+    /// Make and verify MACs of small files
+    #[command(subcommand)]
+    Mac(MacCommand),
+    /// Take random bytes of the HSM
+    Random(RandomArguments),
     /// Read, export and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -89,7 +95,7 @@ pub enum KeyCommand {
         /// 1 to 64 lower-case letters, digits, '.', '_', '-'
         name: String,
         /// Algorithm
-        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
+        #[arg(long, value_parser = parse_spec, value_name = "SPEC")]
         spec: KeySpec,
         /// Where the material is; by default resident where the token can
         #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
@@ -177,8 +183,8 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "KEY")]
         key: String,
         /// Algorithm of the data key; by default that of the key
-        #[arg(long, value_parser = parse_spec, value_name = "sm4|aes-256")]
-        spec: Option<KeySpec>,
+        #[arg(long, value_parser = parse_data_key_algorithm, value_name = "SPEC")]
+        spec: Option<AeadAlgorithm>,
         #[command(flatten)]
         context: ContextArguments,
         /// Only the encrypted data key
@@ -205,6 +211,47 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "FILE")]
         out_plaintext: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MacCommand {
+    /// Make the MAC of a file of up to 64 KiB
+    Generate {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File to read; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// Write the MAC to this new file, open to you alone, and do not print it
+        #[arg(long, value_name = "FILE")]
+        out_mac: Option<PathBuf>,
+    },
+    /// Compare a MAC with that of a file; only exit code 0 says that it is the right one
+    Verify {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File to read; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// The MAC as it was printed
+        #[arg(long, value_name = "BASE64", required_unless_present = "mac_file")]
+        mac: Option<String>,
+        /// File with the bytes of the MAC
+        #[arg(long, value_name = "FILE", conflicts_with = "mac")]
+        mac_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RandomArguments {
+    /// How many, 1 to 1024
+    #[arg(long = "bytes", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub byte_count: u32,
+    /// Write them to this new file, open to you alone, and do not print them
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -293,7 +340,13 @@ pub enum AuditCommand {
 }
 
 fn parse_spec(text: &str) -> Result<KeySpec, String> {
-    KeySpec::from_name(text).ok_or_else(|| "is none of: sm4, aes-256".into())
+    KeySpec::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", KeySpec::ALL.map(KeySpec::name).join(", ")))
+}
+
+fn parse_data_key_algorithm(text: &str) -> Result<AeadAlgorithm, String> {
+    AeadAlgorithm::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", AeadAlgorithm::ALL.map(AeadAlgorithm::name).join(", ")))
 }
 
 fn parse_protection(text: &str) -> Result<Protection, String> {

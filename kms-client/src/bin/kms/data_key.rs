@@ -1,12 +1,12 @@
 //! `kms data-key`.
 
 use crate::args::DataKeyCommand;
-use crate::output::{Failure, Output, base64, write_out};
+use crate::output::{Failure, Output, base64};
 use crate::pending::{Existing, PendingFile, Readers};
-use crate::{Session, args::OutputFormat, context, expected_key, key_reference, named_key};
+use crate::{Session, context, expected_key, key_reference, named_key};
 use kms_core::id::{KeyId, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::secret::Secret;
+use kms_core::suite::AeadAlgorithm;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -71,7 +71,7 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
     }
 }
 
-fn new_file(path: Option<&Path>, readers: Readers) -> Result<Option<(PendingFile, File)>, Failure> {
+pub fn new_file(path: Option<&Path>, readers: Readers) -> Result<Option<(PendingFile, File)>, Failure> {
     path.map(|path| PendingFile::create(path, readers, Existing::Kept)).transpose()
 }
 
@@ -106,13 +106,12 @@ fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
 struct Shown {
     key_id: KeyId,
     key_version: KeyVersion,
-    spec: KeySpec,
+    spec: AeadAlgorithm,
     plaintext: Option<Secret>,
     ciphertext: Option<Vec<u8>>,
 }
 
 impl Shown {
-    /// The lines are put together by hand so that the data key goes through one buffer, which is wiped.
     fn print(self, output: Output) -> Result<(), Failure> {
         let mut lines = vec![
             ("key_id", Zeroizing::new(self.key_id.to_string())),
@@ -121,29 +120,6 @@ impl Shown {
         ];
         lines.extend(self.plaintext.map(|plaintext| ("plaintext", base64(plaintext.expose()))));
         lines.extend(self.ciphertext.map(|ciphertext| ("ciphertext", base64(&ciphertext))));
-        let len: usize = lines.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
-        let mut text = Zeroizing::new(String::with_capacity(len + 16));
-        match output.format {
-            OutputFormat::Table => {
-                for (name, value) in &lines {
-                    text.push_str(&format!("{:<13}", name.replace('_', " ")));
-                    text.push_str(value);
-                    text.push('\n');
-                }
-            }
-            OutputFormat::Json => {
-                text.push('{');
-                for (position, (name, value)) in lines.iter().enumerate() {
-                    // Every value is a number, base64 or a name without characters that JSON escapes.
-                    let quote = if *name == "key_version" { "" } else { "\"" };
-                    let comma = if position == 0 { "" } else { "," };
-                    for part in [comma, "\"", name, "\":", quote, value, quote] {
-                        text.push_str(part);
-                    }
-                }
-                text.push_str("}\n");
-            }
-        }
-        write_out(&text)
+        output.show_secret(&lines)
     }
 }

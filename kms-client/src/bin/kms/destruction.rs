@@ -52,12 +52,17 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                     used.data_keys.to_string(),
                     used.encryptions.to_string(),
                     used.decryptions.to_string(),
+                    used.macs.to_string(),
+                    used.mac_verifications.to_string(),
                     rfc3339(used.last_used),
                     used.last_used_by.clone(),
                 ]
             })
             .collect();
-        table(&["VERSION", "DATA KEYS", "ENCRYPTIONS", "DECRYPTIONS", "LAST USED", "BY"], &rows)
+        table(
+            &["VERSION", "DATA KEYS", "ENCRYPTIONS", "DECRYPTIONS", "MACS", "VERIFIED", "LAST USED", "BY"],
+            &rows,
+        )
     };
     let value = || {
         let versions: Vec<Value> = versions
@@ -68,6 +73,8 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                     "data_keys": used.data_keys,
                     "encryptions": used.encryptions,
                     "decryptions": used.decryptions,
+                    "macs": used.macs,
+                    "mac_verifications": used.mac_verifications,
                     "last_used": rfc3339(used.last_used),
                     "last_used_by": used.last_used_by,
                 })

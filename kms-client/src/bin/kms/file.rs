@@ -8,8 +8,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use kms_client::file::{self, FileError, FileHeader};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyVersion};
-use kms_core::key::KeySpec;
 use kms_core::reason::Reason;
+use kms_core::suite::AeadAlgorithm;
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -168,7 +168,7 @@ fn describe_context(context: &EncryptionContext) -> String {
 struct Report {
     key_id: KeyId,
     key_version: KeyVersion,
-    algorithm: KeySpec,
+    algorithm: AeadAlgorithm,
 }
 
 impl Report {

@@ -6,6 +6,7 @@ mod data_key;
 mod destruction;
 mod file;
 mod key;
+mod mac;
 mod manual;
 mod output;
 mod pending;
@@ -101,6 +102,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::DataKey(command) => data_key::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
+        Command::Mac(command) => mac::run(session, command).await?,
+        Command::Random(arguments) => mac::random(session, arguments).await?,
         Command::Audit(command) => audit::run(session, command).await?,
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Man { out } => manual::pages(out.as_deref())?,

@@ -15,9 +15,9 @@ use kms_core::codec::{self, VersionOne};
 use kms_core::id::{
     ClusterName, CustodianName, HsmObjectId, KeyId, KeyVersion, NodeName, Principal, UnixMillis,
 };
-use kms_core::key::KeySpec;
 use kms_core::merkle::root_of;
 use kms_core::reason::Reason;
+use kms_core::suite::AeadAlgorithm;
 use kms_core::suite::{Digest32, Suite};
 use rand_core::UnwrapErr;
 
@@ -77,7 +77,7 @@ impl Deployment {
             master_keys: vec![MasterKey {
                 version: KeyVersion::FIRST,
                 object: HsmObjectId([4; 16]),
-                spec: KeySpec::Sm4,
+                algorithm: AeadAlgorithm::Sm4Gcm,
             }],
             nodes: vec![Node { name: node.clone(), key: node_key.public_key() }],
             principals: vec![Principal::parse(ADMIN).expect("a valid URI")],

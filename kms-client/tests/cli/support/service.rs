@@ -3,8 +3,10 @@
 use super::{ADMIN, Log};
 use kms_core::audit::BatchHead;
 use kms_core::codec;
+use kms_core::mac::MacAlgorithm;
 use kms_core::merkle::inclusion_proof;
 use kms_core::reason::Reason;
+use kms_core::secret::Secret;
 use kms_core::suite::Suite;
 use kms_proto::v1;
 use kms_proto::v1::audit_server::{Audit, AuditServer};
@@ -58,7 +60,7 @@ pub struct Script {
     pub record_starts: Vec<u64>,
     /// The algorithm of the data keys.
     pub data_key_spec: v1::KeySpec,
-    data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>)>,
+    data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>, v1::KeySpec)>,
 }
 
 #[derive(Clone)]
@@ -292,6 +294,8 @@ impl Keys for Fake {
             data_keys: 7,
             encryptions: 5,
             decryptions: 3,
+            macs: 2,
+            mac_verifications: 1,
             last_used: Some(prost_types::Timestamp { seconds: 1_795_000_000, nanos: 0 }),
             last_used_by: "kms://default/operator/app".into(),
         };
@@ -313,6 +317,11 @@ impl Keys for Fake {
     }
 }
 
+/// The MAC of a message under the one key that there is.
+pub fn mac(message: &[u8]) -> Secret {
+    MacAlgorithm::HmacSha512.mac(&[7; 64], message)
+}
+
 #[tonic::async_trait]
 impl Crypto for Fake {
     async fn generate_data_key(
@@ -326,10 +335,15 @@ impl Crypto for Fake {
             v1::KeySpec::Unspecified => script.data_key_spec,
             spec => spec,
         };
-        let mut plaintext = vec![0; if spec == v1::KeySpec::Sm4 { 16 } else { 32 }];
+        let len = match spec {
+            v1::KeySpec::Sm4 | v1::KeySpec::Aes128 => 16,
+            v1::KeySpec::Aes192 => 24,
+            _ => 32,
+        };
+        let mut plaintext = vec![0; len];
         getrandom::fill(&mut plaintext).expect("random bytes");
         let ciphertext = format!("wrapped {}", script.data_keys.len()).into_bytes();
-        script.data_keys.insert(ciphertext.clone(), (plaintext.clone(), request.context));
+        script.data_keys.insert(ciphertext.clone(), (plaintext.clone(), request.context, spec));
         if request.without_plaintext {
             plaintext.clear();
         }
@@ -353,15 +367,14 @@ impl Crypto for Fake {
             return Err(refusal(Code::FailedPrecondition, Reason::KeyMismatch, "another key"));
         }
         let invalid = || refusal(Code::InvalidArgument, Reason::CiphertextInvalid, "it does not open");
-        let (plaintext, context) = script.data_keys.get(&request.ciphertext).ok_or_else(invalid)?;
+        let (plaintext, context, spec) = script.data_keys.get(&request.ciphertext).ok_or_else(invalid)?;
         if *context != request.context {
             return Err(invalid());
         }
-        let spec = if plaintext.len() == 16 { v1::KeySpec::Sm4 } else { v1::KeySpec::Aes256 };
         Ok(Response::new(v1::DecryptDataKeyResponse {
             key_id: KEY_ID.into(),
             key_version: 1,
-            data_key_spec: spec.into(),
+            data_key_spec: (*spec).into(),
             plaintext: plaintext.clone(),
         }))
     }
@@ -376,6 +389,38 @@ impl Crypto for Fake {
         self.admit("decrypt").await?;
         let plaintext = request.into_inner().ciphertext.into_iter().rev().collect();
         Ok(Response::new(v1::DecryptResponse { key_id: KEY_ID.into(), key_version: 1, plaintext }))
+    }
+
+    async fn generate_mac(
+        &self,
+        request: Request<v1::GenerateMacRequest>,
+    ) -> Answer<v1::GenerateMacResponse> {
+        self.admit("generate_mac").await?;
+        let mac = mac(&request.into_inner().message).expose().to_vec();
+        Ok(Response::new(v1::GenerateMacResponse { key_id: KEY_ID.into(), key_version: 1, mac }))
+    }
+
+    async fn verify_mac(&self, request: Request<v1::VerifyMacRequest>) -> Answer<v1::VerifyMacResponse> {
+        self.admit("verify_mac").await?;
+        let request = request.into_inner();
+        if !mac(&request.message).is_equal(&request.mac) {
+            return Err(refusal(
+                Code::InvalidArgument,
+                Reason::MacInvalid,
+                "the MAC is not that of this message",
+            ));
+        }
+        Ok(Response::new(v1::VerifyMacResponse { key_id: KEY_ID.into(), key_version: 1 }))
+    }
+
+    async fn generate_random(
+        &self,
+        request: Request<v1::GenerateRandomRequest>,
+    ) -> Answer<v1::GenerateRandomResponse> {
+        self.admit("generate_random").await?;
+        let mut random = vec![0; request.into_inner().byte_count as usize];
+        getrandom::fill(&mut random).expect("random bytes");
+        Ok(Response::new(v1::GenerateRandomResponse { random }))
     }
 }
 

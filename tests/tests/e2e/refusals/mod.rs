@@ -4,7 +4,9 @@
 mod crypto;
 mod keys;
 mod life;
+mod macs;
 mod roles;
+mod specs;
 mod tampering;
 
 use kms_core::reason::Reason;

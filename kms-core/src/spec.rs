@@ -1,0 +1,182 @@
+//! What kind of named key there is: specification, usage, protection (docs/formats/registry.md).
+
+use crate::mac::MacAlgorithm;
+use crate::suite::AeadAlgorithm;
+
+/// What kind of named key: its algorithm and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeySpec {
+    /// AES with 256 bits, in GCM.
+    Aes256,
+    /// SM4 (128 bits), in GCM.
+    Sm4,
+    /// AES with 128 bits, in GCM.
+    Aes128,
+    /// AES with 192 bits, in GCM.
+    Aes192,
+    /// HMAC-SHA-256 with a key of 256 bits.
+    HmacSha256,
+    /// HMAC-SHA-384 with a key of 384 bits.
+    HmacSha384,
+    /// HMAC-SHA-512 with a key of 512 bits.
+    HmacSha512,
+    /// HMAC-SM3 with a key of 256 bits.
+    HmacSm3,
+}
+
+/// What a key of one specification runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyAlgorithm {
+    /// Authenticated encryption.
+    Aead(AeadAlgorithm),
+    /// A message authentication code.
+    Mac(MacAlgorithm),
+}
+
+/// What a key may be used for. A key has one usage, which its specification says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyUsage {
+    /// Encrypts and decrypts, data keys among other things.
+    EncryptDecrypt,
+    /// Makes and verifies MACs.
+    GenerateVerifyMac,
+}
+
+impl KeySpec {
+    /// Every specification, in registry order.
+    pub const ALL: [KeySpec; 8] = [
+        KeySpec::Aes256,
+        KeySpec::Sm4,
+        KeySpec::Aes128,
+        KeySpec::Aes192,
+        KeySpec::HmacSha256,
+        KeySpec::HmacSha384,
+        KeySpec::HmacSha512,
+        KeySpec::HmacSm3,
+    ];
+
+    /// What a key of this kind runs.
+    pub const fn algorithm(self) -> KeyAlgorithm {
+        match self {
+            KeySpec::Aes256 => KeyAlgorithm::Aead(AeadAlgorithm::Aes256Gcm),
+            KeySpec::Sm4 => KeyAlgorithm::Aead(AeadAlgorithm::Sm4Gcm),
+            KeySpec::Aes128 => KeyAlgorithm::Aead(AeadAlgorithm::Aes128Gcm),
+            KeySpec::Aes192 => KeyAlgorithm::Aead(AeadAlgorithm::Aes192Gcm),
+            KeySpec::HmacSha256 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha256),
+            KeySpec::HmacSha384 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha384),
+            KeySpec::HmacSha512 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha512),
+            KeySpec::HmacSm3 => KeyAlgorithm::Mac(MacAlgorithm::HmacSm3),
+        }
+    }
+
+    /// The name used on command lines, in records and in the database.
+    pub const fn name(self) -> &'static str {
+        match self.algorithm() {
+            KeyAlgorithm::Aead(algorithm) => algorithm.name(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.name(),
+        }
+    }
+
+    /// Reads the name that [`KeySpec::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        KeySpec::ALL.into_iter().find(|spec| spec.name() == name)
+    }
+
+    /// The number in the registry.
+    pub const fn number(self) -> u16 {
+        match self.algorithm() {
+            KeyAlgorithm::Aead(algorithm) => algorithm.number(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.number(),
+        }
+    }
+
+    /// What a key of this kind is for.
+    pub const fn usage(self) -> KeyUsage {
+        match self.algorithm() {
+            KeyAlgorithm::Aead(_) => KeyUsage::EncryptDecrypt,
+            KeyAlgorithm::Mac(_) => KeyUsage::GenerateVerifyMac,
+        }
+    }
+
+    /// Key length in bytes.
+    pub const fn key_len(self) -> usize {
+        match self.algorithm() {
+            KeyAlgorithm::Aead(algorithm) => algorithm.key_len(),
+            KeyAlgorithm::Mac(algorithm) => algorithm.key_len(),
+        }
+    }
+}
+
+impl From<AeadAlgorithm> for KeySpec {
+    fn from(algorithm: AeadAlgorithm) -> Self {
+        match algorithm {
+            AeadAlgorithm::Aes256Gcm => KeySpec::Aes256,
+            AeadAlgorithm::Sm4Gcm => KeySpec::Sm4,
+            AeadAlgorithm::Aes128Gcm => KeySpec::Aes128,
+            AeadAlgorithm::Aes192Gcm => KeySpec::Aes192,
+        }
+    }
+}
+
+impl KeyUsage {
+    /// The name used in records and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyUsage::EncryptDecrypt => "ENCRYPT_DECRYPT",
+            KeyUsage::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
+        }
+    }
+}
+
+/// Where a key's material is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// Inside the HSM; every operation runs there.
+    HsmResident,
+    /// In the database, sealed by a master key; opened into locked memory while the service is unsealed.
+    HsmWrapped,
+}
+
+impl Protection {
+    /// The name used in records and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protection::HsmResident => "resident",
+            Protection::HsmWrapped => "wrapped",
+        }
+    }
+
+    /// Reads the name that [`Protection::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Protection::HsmResident, Protection::HsmWrapped].into_iter().find(|one| one.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+
+    /// The document is the specification: names and numbers are in stored rows and sealed keys.
+    #[test]
+    fn every_specification_is_the_one_in_the_registry() {
+        let document = include_str!("../../docs/formats/registry.md");
+        for spec in KeySpec::ALL {
+            let (number, name, usage, len) =
+                (spec.number(), spec.name(), spec.usage().name(), spec.key_len());
+            let (start, end) = (format!("| {number} | `{name}` |"), format!("| `{usage}` | {len} |"));
+            let is_row = |line: &str| line.starts_with(&start) && line.ends_with(&end);
+            assert!(document.lines().any(is_row), "docs/formats/registry.md must hold {start} ... {end}");
+            assert_eq!(KeySpec::from_name(name), Some(spec));
+        }
+    }
+
+    #[test]
+    fn no_two_specifications_share_a_name_or_a_number() {
+        for (index, one) in KeySpec::ALL.into_iter().enumerate() {
+            for other in &KeySpec::ALL[..index] {
+                assert!(one.name() != other.name() && one.number() != other.number(), "{one:?} {other:?}");
+            }
+        }
+    }
+}
