@@ -19,6 +19,7 @@ pub mod id;
 pub mod key;
 pub mod merkle;
 pub mod node_key;
+pub mod pair;
 pub mod passphrase;
 pub mod policy;
 pub mod quorum;
