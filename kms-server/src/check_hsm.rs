@@ -281,6 +281,7 @@ fn mechanism_report(mechanism: &NeededMechanism) -> MechanismReport {
         ObjectKind::SealingKey(spec) => spec.name().to_owned(),
         ObjectKind::SigningKey(suite) => format!("signing {}", suite.name()),
         ObjectKind::MacKey(suite) => format!("MAC {}", suite.name()),
+        ObjectKind::KeyPair(algorithm, usage) => format!("pair {algorithm} {usage}"),
     };
     MechanismReport {
         needed_for,

@@ -212,6 +212,13 @@ impl fmt::Debug for PairPublicKey {
     }
 }
 
+impl PairAlgorithm {
+    /// DER of the curve's object identifier; `None` when the algorithm's keys name none.
+    pub fn curve_der(self) -> Option<Vec<u8>> {
+        Some(curve_of(self)?.to_der().expect("an object identifier has a DER form"))
+    }
+}
+
 pub(super) const fn curve_of(algorithm: PairAlgorithm) -> Option<ObjectIdentifier> {
     match algorithm {
         PairAlgorithm::Sm2 => Some(ObjectIdentifier::new_unwrap("1.2.156.10197.1.301")),

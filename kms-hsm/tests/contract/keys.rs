@@ -196,6 +196,7 @@ pub fn a_destroyed_object_is_gone_with_both_halves(device: &dyn Device) {
             ObjectKind::SealingKey(spec) => session.seal(id, spec, b"", b"").map(|_| ()),
             ObjectKind::SigningKey(suite) => session.sign(id, suite, &[1; 32]).map(|_| ()),
             ObjectKind::MacKey(suite) => session.mac(id, suite, b"").map(|_| ()),
+            ObjectKind::KeyPair(..) => panic!("pairs have cases of their own"),
         };
         use_it(other.as_mut()).unwrap();
         session.destroy(id).unwrap();
