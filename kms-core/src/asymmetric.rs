@@ -130,6 +130,11 @@ impl PublicKey {
 
     /// ZA of GB/T 32918.2, section 5.5, for [`SM2_USER_ID`].
     pub fn sm2_za(&self) -> [u8; 32] {
+        self.sm2_za_of(SM2_USER_ID.as_bytes())
+    }
+
+    /// ZA for any user ID. Its length in bits enters as 16 bits, so callers pass at most 8,191 bytes.
+    pub(crate) fn sm2_za_of(&self, user_id: &[u8]) -> [u8; 32] {
         // a, b, Gx, Gy of sm2p256v1 (GB/T 32918.5).
         const CURVE: &[u8; 128] = &{
             let mut out = [0; 128];
@@ -150,8 +155,8 @@ impl PublicKey {
             }
             out
         };
-        let id_bits = (SM2_USER_ID.len() as u16) * 8;
-        Suite::Sm.hash(&[&id_bits.to_be_bytes(), SM2_USER_ID.as_bytes(), CURVE, &self.0[1..]]).0
+        let id_bits = (user_id.len() as u16) * 8;
+        Suite::Sm.hash(&[&id_bits.to_be_bytes(), user_id, CURVE, &self.0[1..]]).0
     }
 
     /// Encrypts `plaintext` so that only this key's owner opens it, and only with the same `context`.

@@ -21,6 +21,7 @@ pub mod key;
 pub mod mac;
 pub mod merkle;
 pub mod node_key;
+pub mod pair;
 pub mod passphrase;
 pub mod policy;
 pub mod quorum;

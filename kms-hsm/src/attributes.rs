@@ -12,14 +12,17 @@ use kms_core::id::HsmObjectId;
 use kms_core::mac::MacAlgorithm;
 use kms_core::suite::AeadAlgorithm;
 
-/// Every mechanism that objects of this kind need; `None` when the profile has none for it.
-pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[MechanismType; 2]> {
+/// Every mechanism that objects of this kind need, the one that makes them first; `None` when the profile has none for it.
+pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<Vec<MechanismType>> {
     match kind {
-        ObjectKind::SealingKey(algorithm) => {
-            profile.sealing(algorithm).map(|table| [table.generate, table.seal])
+        ObjectKind::KeyPair(algorithm, usage) => {
+            profile.pair(algorithm, usage).map(|table| [vec![table.generate], table.uses()].concat())
         }
-        ObjectKind::SigningKey(suite) => profile.signing(suite).map(|table| [table.generate, table.sign]),
-        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map(|table| [table.generate, table.mac]),
+        ObjectKind::SealingKey(algorithm) => {
+            profile.sealing(algorithm).map(|table| vec![table.generate, table.seal])
+        }
+        ObjectKind::SigningKey(suite) => profile.signing(suite).map(|table| vec![table.generate, table.sign]),
+        ObjectKind::MacKey(algorithm) => profile.mac(algorithm).map(|table| vec![table.generate, table.mac]),
     }
 }
 
@@ -27,7 +30,7 @@ pub(crate) fn mechanisms(profile: &Profile, kind: ObjectKind) -> Option<[Mechani
 pub(crate) fn class(kind: ObjectKind) -> ObjectClass {
     match kind {
         ObjectKind::SealingKey(_) | ObjectKind::MacKey(_) => ObjectClass::SECRET_KEY,
-        ObjectKind::SigningKey(_) => ObjectClass::PRIVATE_KEY,
+        ObjectKind::SigningKey(_) | ObjectKind::KeyPair(..) => ObjectClass::PRIVATE_KEY,
     }
 }
 

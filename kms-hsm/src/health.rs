@@ -2,7 +2,7 @@
 
 use crate::breaker::{Breaker, BreakerOptions};
 use crate::error::ErrorClass;
-use crate::observe::Observer;
+use crate::observe::{DECRYPT_WITH, Observer};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -235,7 +235,9 @@ impl Observer for HealthObserver {
             }
             Err(ErrorClass::RetryOnNewSession) => self.board.suspect(false),
             Err(ErrorClass::DeviceSick) if !self.is_for_callers => {}
-            Err(ErrorClass::DeviceSick) if operation == "open" => self.board.suspect(true),
+            Err(ErrorClass::DeviceSick) if operation == "open" || operation == DECRYPT_WITH => {
+                self.board.suspect(true)
+            }
             Err(ErrorClass::DeviceSick) => self.board.device_failed(),
             // A session opens on a device that does nothing else, and a replaced worker opens one.
             Ok(()) if self.is_for_callers && operation != OPEN_SESSION => {

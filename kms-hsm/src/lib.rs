@@ -29,6 +29,7 @@ mod live;
 mod locked;
 mod module;
 mod observe;
+mod pair;
 mod partition;
 mod pin;
 mod pool;
@@ -47,6 +48,7 @@ pub use health::{FailureReason, Health};
 pub use locked::LockedBytes;
 pub use module::{HsmModule, ProfileChoice, TokenDescription};
 pub use observe::{NoObserver, Observed, Observer};
+pub use pair::public::{EncryptError, SignatureRefused, encrypt_to, verify_signature};
 pub use partition::Pkcs11Partition;
 pub use pin::{Pin, PinPurpose};
 pub use pool::{Pool, PoolOptions, Stopped};
@@ -55,6 +57,7 @@ pub use survey::{LibraryDescription, MechanismRole, NeededMechanism, Presence};
 
 use kms_core::id::HsmObjectId;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{EncryptionAlgorithm, PairAlgorithm, PairPublicKey, PairUsage, ToSign};
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, CheckValue, NONCE_LEN, Suite, TAG_LEN};
 
@@ -74,6 +77,8 @@ pub enum ObjectKind {
     SigningKey(Suite),
     /// A secret as long as the hash of its HMAC. May leave the HSM only under a trusted wrapping key.
     MacKey(MacAlgorithm),
+    /// A named key pair of an application, for one use. May leave the HSM only under a trusted wrapping key.
+    KeyPair(PairAlgorithm, PairUsage),
 }
 
 impl ObjectKind {
@@ -81,7 +86,19 @@ impl ObjectKind {
     pub fn all() -> impl Iterator<Item = ObjectKind> {
         let suites = [Suite::Sm, Suite::Intl];
         let sealing = AeadAlgorithm::ALL.into_iter().map(ObjectKind::SealingKey);
-        sealing.chain(suites.map(ObjectKind::SigningKey)).chain(MacAlgorithm::ALL.map(ObjectKind::MacKey))
+        let signing = suites.map(ObjectKind::SigningKey).into_iter();
+        sealing.chain(signing).chain(MacAlgorithm::ALL.map(ObjectKind::MacKey)).chain(Self::pairs())
+    }
+}
+
+impl ObjectKind {
+    /// Every kind of key pair of applications.
+    pub fn pairs() -> impl Iterator<Item = ObjectKind> {
+        let with_use = |usage| PairAlgorithm::ALL.into_iter().map(move |algorithm| (algorithm, usage));
+        let allowed = PairUsage::ALL.into_iter().flat_map(with_use);
+        allowed
+            .filter(|(algorithm, usage)| algorithm.allows(*usage))
+            .map(|(algorithm, usage)| ObjectKind::KeyPair(algorithm, usage))
     }
 }
 
@@ -128,7 +145,7 @@ impl Sealed {
 }
 
 /// An object that exists and has every attribute that its kind asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfirmedObject {
     /// The object.
     pub id: HsmObjectId,
@@ -136,6 +153,8 @@ pub struct ConfirmedObject {
     pub public_key: Option<[u8; PUBLIC_KEY_LEN]>,
     /// For a [`ObjectKind::SealingKey`]: its check value, where the token gives one.
     pub check_value: Option<CheckValue>,
+    /// For a [`ObjectKind::KeyPair`]: its public key. It was tried that the private half belongs to it.
+    pub pair_public_key: Option<PairPublicKey>,
 }
 
 /// What a listed object is, as far as the token says.
@@ -250,6 +269,32 @@ pub trait HsmSession: Send {
     /// # Errors
     /// [`HsmError::NotFound`], [`HsmError::Ambiguous`], [`HsmError::Unsupported`]; otherwise the state of the token.
     fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError>;
+
+    /// Signs with a [`ObjectKind::KeyPair`]. Gives the raw form (`r || s` for ECDSA and SM2), verified with `public_key`, which
+    /// is the one that was kept when the pair was made. The message of Ed25519 has at most [`INPUT_LEN_MAX`] bytes.
+    ///
+    /// # Errors
+    /// [`HsmError::TooLong`], [`HsmError::NotFound`], [`HsmError::Ambiguous`], [`HsmError::Unsupported`] also when input and key do
+    /// not fit, [`HsmError::UnexpectedAnswer`] when the signature does not verify; otherwise the state of the token.
+    fn sign_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        input: &ToSign,
+    ) -> Result<Vec<u8>, HsmError>;
+
+    /// Decrypts with a [`ObjectKind::KeyPair`] what was encrypted to `public_key`, in the form of docs/formats/pairs.md. Asked
+    /// twice and compared. What is no ciphertext under this key is refused without a call where that can be seen.
+    ///
+    /// # Errors
+    /// [`HsmError::CiphertextInvalid`] for anything else than such a ciphertext, on every device; otherwise as for `sign_with`.
+    fn decrypt_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        algorithm: EncryptionAlgorithm,
+        ciphertext: &[u8],
+    ) -> Result<Secret, HsmError>;
 
     /// The whole MAC of at most [`INPUT_LEN_MAX`] bytes, asked twice and compared. It may serve as a derived key, so it never
     /// passes through the stack, where copies of it would stay.

@@ -4,7 +4,7 @@ use crate::attributes::{class, mac_key, sealing_key, signing_private_key, signin
 use crate::encoding::public_point;
 use crate::error::HsmError;
 use crate::partition::{OpenSession, Partition};
-use crate::{ConfirmedObject, ObjectKind};
+use crate::{ConfirmedObject, ObjectKind, pair};
 use cryptoki::error::Error as Pkcs11Error;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use kms_core::id::HsmObjectId;
@@ -229,7 +229,18 @@ impl Live {
         let profile = partition.module().profile();
         let handle = self.find_one(partition, id, class(kind))?;
         let mut check_value = None;
+        let mut pair_public_key = None;
         let public_key = match kind {
+            ObjectKind::KeyPair(algorithm, usage) => {
+                let table = profile.pair(algorithm, usage).ok_or_else(|| unsupported(kind))?;
+                self.check_attributes(id, handle, &pair::private_key(profile, usage, table))?;
+                let public = self.find_one(partition, id, ObjectClass::PUBLIC_KEY)?;
+                self.check_attributes(id, public, &pair::public_key(usage, table))?;
+                let key = pair::read_public_key(self, algorithm, public)?;
+                pair::try_pair(self, table, usage, handle, &key)?;
+                pair_public_key = Some(key);
+                None
+            }
             ObjectKind::SealingKey(algorithm) => {
                 let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
                 self.check_attributes(id, handle, &sealing_key(profile, algorithm, table))?;
@@ -253,7 +264,7 @@ impl Live {
                 Some(public_point(suite, point)?)
             }
         };
-        Ok(ConfirmedObject { id, public_key, check_value })
+        Ok(ConfirmedObject { id, public_key, check_value, pair_public_key })
     }
 
     /// The check value of a secret key. A token need not have this attribute.

@@ -5,10 +5,14 @@ use crate::{
 };
 use kms_core::id::HsmObjectId;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{EncryptionAlgorithm, PairPublicKey, ToSign};
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// A failed decryption may be its ciphertext's fault, whatever the device answered.
+pub(crate) const DECRYPT_WITH: &str = "decrypt_with";
 
 /// Told about every operation that reaches the HSM. Called on the thread that runs it, so it must be quick.
 ///
@@ -119,6 +123,27 @@ impl HsmSession for Observed {
 
     fn sign(&mut self, key: HsmObjectId, suite: Suite, digest: &[u8; 32]) -> Result<[u8; 64], HsmError> {
         self.watch("sign", |session| session.sign(key, suite, digest))
+    }
+
+    fn sign_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        input: &ToSign,
+    ) -> Result<Vec<u8>, HsmError> {
+        crate::check_len("the message", input.as_bytes().len(), crate::INPUT_LEN_MAX)?;
+        self.watch("sign_with", |session| session.sign_with(key, public_key, input))
+    }
+
+    fn decrypt_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        algorithm: EncryptionAlgorithm,
+        ciphertext: &[u8],
+    ) -> Result<Secret, HsmError> {
+        algorithm.check_ciphertext(public_key, ciphertext).map_err(|_| HsmError::CiphertextInvalid)?;
+        self.watch(DECRYPT_WITH, |session| session.decrypt_with(key, public_key, algorithm, ciphertext))
     }
 
     fn mac(&mut self, key: HsmObjectId, algorithm: MacAlgorithm, data: &[u8]) -> Result<Secret, HsmError> {

@@ -3,6 +3,7 @@
 //! A profile is a TOML file (`docs/formats/hsm-profile.md`); unknown keys are refused, so a misspelt one cannot
 //! be silently ignored. The files in `profiles/` are built in, and any other file can be named.
 
+use crate::pair::profile::{PairTable, PairTables};
 use crate::profile_file::{BadTagAnswer, ProfileFile};
 pub(crate) use crate::profile_file::{GcmIv, GcmLayout};
 use cryptoki::error::RvError;
@@ -10,6 +11,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::KeyType;
 use cryptoki_sys::CK_MECHANISM_TYPE;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{PairAlgorithm, PairUsage};
 use kms_core::suite::{AeadAlgorithm, Suite};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -214,6 +216,7 @@ pub struct Profile {
     sealing: HashMap<AeadAlgorithm, SealingMechanisms>,
     signing: HashMap<Suite, SigningMechanisms>,
     mac: HashMap<MacAlgorithm, MacMechanisms>,
+    pair: PairTables,
 }
 
 impl Profile {
@@ -285,6 +288,7 @@ impl Profile {
             sealing,
             signing,
             mac,
+            pair: file.pair.parse()?,
         })
     }
 
@@ -346,6 +350,10 @@ impl Profile {
 
     pub(crate) fn mac(&self, algorithm: MacAlgorithm) -> Option<&MacMechanisms> {
         self.mac.get(&algorithm)
+    }
+
+    pub(crate) fn pair(&self, algorithm: PairAlgorithm, usage: PairUsage) -> Option<&PairTable> {
+        self.pair.get(&(algorithm, usage))
     }
 
     /// Whether this answer to a decryption may mean that the tag does not match.

@@ -1,5 +1,6 @@
 //! The tables of a profile file as they are written, and their numbers.
 
+use crate::pair::profile::PairFile;
 use crate::profile::{
     Evidence, MacMechanisms, ProfileError, SealingMechanisms, SignatureFormat, SigningMechanisms, SoPin,
 };
@@ -75,6 +76,8 @@ pub(crate) struct ProfileFile {
     pub(crate) signing: BTreeMap<String, SigningTable>,
     #[serde(default)]
     pub(crate) mac: BTreeMap<String, MacTable>,
+    #[serde(default)]
+    pub(crate) pair: PairFile,
 }
 
 #[derive(Deserialize)]
@@ -165,7 +168,7 @@ impl TryFrom<String> for Code {
 }
 
 impl Code {
-    fn mechanism(self) -> Result<MechanismType, ProfileError> {
+    pub(crate) fn mechanism(self) -> Result<MechanismType, ProfileError> {
         let unknown = ProfileError::UnknownCode { what: "mechanism", code: self.0 };
         let parsed = if self.0 < VENDOR_DEFINED {
             MechanismType::try_from(self.0)
@@ -175,7 +178,7 @@ impl Code {
         parsed.map_err(|_| unknown)
     }
 
-    fn key_type(self) -> Result<KeyType, ProfileError> {
+    pub(crate) fn key_type(self) -> Result<KeyType, ProfileError> {
         KeyType::try_from(self.0).map_err(|_| ProfileError::UnknownCode { what: "key type", code: self.0 })
     }
 }
@@ -183,7 +186,7 @@ impl Code {
 /// Bytes, written in hexadecimal.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct HexBytes(Vec<u8>);
+pub(crate) struct HexBytes(pub(crate) Vec<u8>);
 
 impl TryFrom<String> for HexBytes {
     type Error = String;

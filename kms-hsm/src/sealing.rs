@@ -149,16 +149,25 @@ pub(crate) fn decrypt(
             Ok(plaintext)
         }
         Ok(_) => Err(HsmError::UnexpectedAnswer { what: "a plaintext of another length" }.into()),
-        Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if means_bad_tag(code) => {
-            Err(HsmError::CiphertextInvalid.into())
+        Err(error) => Err(refusal(live, profile, error)),
+    }
+}
+
+/// What a token's error to a decryption means.
+pub(crate) fn refusal(live: &mut Live, profile: &Profile, error: Pkcs11Error) -> CallError {
+    match error {
+        Pkcs11Error::Pkcs11(code, Function::Decrypt) if means_bad_tag(code) => {
+            HsmError::CiphertextInvalid.into()
         }
         // Nobody can tell a forged ciphertext from a broken device by this answer. A device that
         // works a moment later was given a forged one; garbage alone trips nothing.
-        Err(Pkcs11Error::Pkcs11(code, Function::Decrypt)) if profile.may_mean_bad_tag(code) => {
-            live.check_device()?;
-            Err(HsmError::CiphertextInvalid.into())
+        Pkcs11Error::Pkcs11(code, Function::Decrypt) if profile.may_mean_bad_tag(code) => {
+            match live.check_device() {
+                Ok(()) => HsmError::CiphertextInvalid.into(),
+                Err(error) => error,
+            }
         }
-        Err(error) => Err(error.into()),
+        error => error.into(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::live::{CallError, Effect, Live};
 use crate::partition::Partition;
 use crate::profile::{MacMechanisms, Profile, SealingMechanisms, SigningMechanisms, code_of};
 use crate::sealing;
-use crate::{ObjectKind, Sealed};
+use crate::{ObjectKind, Sealed, pair};
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use kms_core::asymmetric::{PublicKey, Signature};
@@ -24,7 +24,7 @@ use kms_core::suite::{AeadAlgorithm, Digest32, NONCE_LEN, Suite, aead_open, aead
 const KEY: [u8; 64] = *b"kms/v1/self-test: not a real keykms/v1/self-test: nor this part.";
 const NONCE: [u8; NONCE_LEN] = *b"self-test/iv";
 const AAD: &[u8] = b"kms/v1/self-test: associated data";
-const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
+pub(crate) const MESSAGE: &[u8] = b"kms/v1/self-test: a message longer than one block of either cipher";
 
 /// One part of the test. A part is repeated as a whole when the session or the login goes meanwhile.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,11 @@ pub(crate) enum Part {
 
 /// Everything that the token offers.
 pub(crate) fn parts(partition: &Partition) -> Vec<Part> {
-    std::iter::once(Part::Random).chain(partition.kinds().map(Part::Kind)).collect()
+    let has_part = |kind: &ObjectKind| match kind {
+        ObjectKind::KeyPair(algorithm, _) => pair::self_test::is_tested(*algorithm),
+        _ => true,
+    };
+    std::iter::once(Part::Random).chain(partition.kinds().filter(has_part).map(Part::Kind)).collect()
 }
 
 /// Runs one part.
@@ -75,6 +79,12 @@ pub(crate) fn may_pass(error: &HsmError) -> bool {
 fn test(live: &mut Live, partition: &Partition, kind: ObjectKind) -> Result<(), CallError> {
     let profile = partition.module().profile();
     match kind {
+        ObjectKind::KeyPair(algorithm, usage) => profile.pair(algorithm, usage).map_or(Ok(()), |table| {
+            pair::self_test::run(live, partition, (algorithm, usage), table).map_err(|fault| {
+                let using = table.uses().first().copied().unwrap_or(table.generate);
+                fault.name(profile, table.generate, using)
+            })
+        }),
         ObjectKind::SealingKey(algorithm) => profile.sealing(algorithm).map_or(Ok(()), |table| {
             sealing_key_test(live, partition, algorithm, table)
                 .map_err(|fault| fault.name(profile, table.generate, table.seal))
@@ -91,9 +101,11 @@ fn test(live: &mut Live, partition: &Partition, kind: ObjectKind) -> Result<(), 
 }
 
 /// Which of a kind's two mechanisms did not do what it must.
-enum Fault {
+pub(crate) enum Fault {
     Generate(CallError),
     Use(CallError),
+    /// Of a kind with several mechanisms for its use: which one.
+    UseOf(MechanismType, CallError),
 }
 
 impl Fault {
@@ -101,6 +113,7 @@ impl Fault {
         match self {
             Fault::Generate(error) => name(profile, format!("{:#010x}", code_of(generate)), error),
             Fault::Use(error) => name(profile, format!("{:#010x}", code_of(using)), error),
+            Fault::UseOf(used, error) => name(profile, format!("{:#010x}", code_of(used)), error),
         }
     }
 }
@@ -123,7 +136,7 @@ fn name(profile: &Profile, mechanism: String, error: CallError) -> CallError {
     HsmError::SelfTest { profile: profile.name().to_owned(), mechanism, what, source }.into()
 }
 
-fn wrong(what: &'static str) -> CallError {
+pub(crate) fn wrong(what: &'static str) -> CallError {
     HsmError::UnexpectedAnswer { what }.into()
 }
 
@@ -279,7 +292,7 @@ fn secret_keys(
 }
 
 /// The same attributes for an object that goes with its session and leaves it in no way.
-fn of_session(template: Vec<Attribute>) -> Vec<Attribute> {
+pub(crate) fn of_session(template: Vec<Attribute>) -> Vec<Attribute> {
     template
         .into_iter()
         .filter_map(|attribute| match attribute {
@@ -291,7 +304,7 @@ fn of_session(template: Vec<Attribute>) -> Vec<Attribute> {
         .collect()
 }
 
-fn destroy(live: &Live, partition: &Partition, objects: impl Iterator<Item = ObjectHandle>) {
+pub(crate) fn destroy(live: &Live, partition: &Partition, objects: impl Iterator<Item = ObjectHandle>) {
     let _turn = partition.turn_at_objects();
     for object in objects {
         // It goes with the session at the latest.

@@ -9,11 +9,12 @@ use crate::{
     AAD_LEN_MAX, ConfirmedObject, HsmSession, INPUT_LEN_MAX, ListedObject, ObjectClass as ListedClass,
     ObjectKind, Sealed, TokenStatus, check_len,
 };
-use crate::{sealing, self_test};
+use crate::{pair, sealing, self_test};
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kms_core::id::HsmObjectId;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{EncryptionAlgorithm, PairPublicKey, PairUsage, ToSign};
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use std::sync::Arc;
@@ -232,6 +233,16 @@ impl HsmSession for Pkcs11Session {
                     template.extend(naming(id, label));
                     vec![session.generate_key(&plain(table.generate), &template)?]
                 }
+                ObjectKind::KeyPair(algorithm, usage) => {
+                    let table = profile.pair(algorithm, usage).ok_or_else(|| unsupported(kind))?;
+                    let (mut public, mut private) =
+                        (pair::public_key(usage, table), pair::private_key(profile, usage, table));
+                    public.extend(pair::size(algorithm).into_iter().chain(naming(id, label)));
+                    private.extend(naming(id, label));
+                    let (public, private) =
+                        session.generate_key_pair(&plain(table.generate), &public, &private)?;
+                    vec![private, public]
+                }
                 ObjectKind::SigningKey(suite) => {
                     let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
                     let (mut public, mut private) =
@@ -247,6 +258,13 @@ impl HsmSession for Pkcs11Session {
             let is_in_the_way = match &confirmed {
                 // A key that could get out must not stay.
                 Err(CallError::Ours(HsmError::AttributeNotKept { .. })) => {
+                    partition.known().forget(id);
+                    true
+                }
+                // Nor a pair whose halves do not belong together.
+                Err(CallError::Ours(HsmError::UnexpectedAnswer { .. }))
+                    if matches!(kind, ObjectKind::KeyPair(..)) =>
+                {
                     partition.known().forget(id);
                     true
                 }
@@ -320,6 +338,51 @@ impl HsmSession for Pkcs11Session {
             let signature = live.session.get().sign(&plain(table.sign), handle, digest)?;
             raw_signature(suite, table.signature, &signature)
                 .ok_or_else(|| HsmError::UnexpectedAnswer { what: "a signature of another form" }.into())
+        })
+    }
+
+    fn sign_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        input: &ToSign,
+    ) -> Result<Vec<u8>, HsmError> {
+        check_len("the message", input.as_bytes().len(), INPUT_LEN_MAX)?;
+        let algorithm = public_key.algorithm();
+        let kind = ObjectKind::KeyPair(algorithm, PairUsage::Sign);
+        if !input.algorithm().fits(algorithm) {
+            return Err(unsupported(kind));
+        }
+        self.run(|live, partition, _| {
+            let profile = partition.module().profile();
+            let table = profile.pair(algorithm, PairUsage::Sign).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(partition, key, kind)?;
+            let signature = pair::sign(live, table, handle, algorithm, input)?;
+            match pair::public::verify_signature(public_key, input, &signature) {
+                Ok(()) => Ok(signature),
+                Err(_) => Err(pair::WRONG_SIGNATURE.into()),
+            }
+        })
+    }
+
+    fn decrypt_with(
+        &mut self,
+        key: HsmObjectId,
+        public_key: &PairPublicKey,
+        algorithm: EncryptionAlgorithm,
+        ciphertext: &[u8],
+    ) -> Result<Secret, HsmError> {
+        let pair_algorithm = public_key.algorithm();
+        let kind = ObjectKind::KeyPair(pair_algorithm, PairUsage::Decrypt);
+        if EncryptionAlgorithm::of(pair_algorithm) != Some(algorithm) {
+            return Err(unsupported(kind));
+        }
+        algorithm.check_ciphertext(public_key, ciphertext).map_err(|_| HsmError::CiphertextInvalid)?;
+        self.run(|live, partition, _| {
+            let profile = partition.module().profile();
+            let table = profile.pair(pair_algorithm, PairUsage::Decrypt).ok_or_else(|| unsupported(kind))?;
+            let handle = live.handle(partition, key, kind)?;
+            pair::decrypt(live, profile, table, handle, pair_algorithm, ciphertext)
         })
     }
 

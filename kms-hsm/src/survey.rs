@@ -8,6 +8,7 @@ use crate::profile::code_of;
 use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::mechanism::{MechanismInfo, MechanismType};
 use cryptoki::slot::Slot;
+use kms_core::pair::PairUsage;
 
 /// What the library says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,25 +91,42 @@ pub(crate) fn is_offered(module: &HsmModule, slot: Slot, kind: ObjectKind) -> bo
 
 /// `C_GetMechanismInfo` is asked one by one, because the PKCS#11 client hides vendors' mechanisms from the list.
 fn needed(module: &HsmModule, slot: Slot, kind: ObjectKind) -> Vec<NeededMechanism> {
-    let Some([make, use_it]) = mechanisms(module.profile(), kind) else { return Vec::new() };
-    [(MechanismRole::Make, make), (MechanismRole::Use, use_it)]
+    let roles = std::iter::once(MechanismRole::Make).chain(std::iter::repeat(MechanismRole::Use));
+    roles
+        .zip(mechanisms(module.profile(), kind).unwrap_or_default())
         .map(|(role, mechanism)| NeededMechanism {
             kind,
             role,
             code: code_of(mechanism),
             name: name_of(mechanism),
             presence: match module.client().get_mechanism_info(slot, mechanism) {
+                Ok(said) if !has_size(&said, kind) => Presence::Missing,
                 Ok(said) if does(&said, kind, role) => Presence::Present,
                 Ok(_) => Presence::Doubtful,
                 Err(Pkcs11Error::Pkcs11(RvError::MechanismInvalid, _)) => Presence::Missing,
                 Err(error) => Presence::Unknown(error.into()),
             },
         })
-        .into()
+        .collect()
+}
+
+/// Whether the mechanism says that it takes keys of this size. One that says nothing may.
+fn has_size(said: &MechanismInfo, kind: ObjectKind) -> bool {
+    match kind {
+        ObjectKind::KeyPair(algorithm, _) if said.max_key_size() > 0 => {
+            // An Ed25519 key has 255 or 256 bits, depending on who counts.
+            said.min_key_size() as u64 <= algorithm.bits().next_multiple_of(8)
+                && algorithm.bits() <= said.max_key_size() as u64
+        }
+        _ => true,
+    }
 }
 
 fn does(said: &MechanismInfo, kind: ObjectKind, role: MechanismRole) -> bool {
     match (role, kind) {
+        (MechanismRole::Make, ObjectKind::KeyPair(..)) => said.generate_key_pair(),
+        (MechanismRole::Use, ObjectKind::KeyPair(_, PairUsage::Sign)) => said.sign(),
+        (MechanismRole::Use, ObjectKind::KeyPair(_, PairUsage::Decrypt)) => said.decrypt(),
         (MechanismRole::Make, ObjectKind::SigningKey(_)) => said.generate_key_pair(),
         (MechanismRole::Make, ObjectKind::SealingKey(_) | ObjectKind::MacKey(_)) => said.generate(),
         (MechanismRole::Use, ObjectKind::SealingKey(_)) => said.encrypt() && said.decrypt(),

@@ -10,10 +10,13 @@ use contract::{
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType};
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{
+    EncryptionAlgorithm, PairAlgorithm, PairUsage, SignatureAlgorithm, SignedInput, Sm2UserId, ToSign,
+};
 use kms_core::suite::AeadAlgorithm;
 use kms_hsm::{
     ErrorClass, FailureReason, Health, HsmError, HsmModule, HsmPartition, HsmSession, ModuleError,
-    ObjectKind, ProfileChoice,
+    ObjectKind, ProfileChoice, encrypt_to,
 };
 use sim::HsmSim;
 use std::process::Command;
@@ -140,7 +143,8 @@ fn a_login_that_was_lost_and_restored_during_a_search_does_not_hide_an_object() 
 fn an_answer_with_one_wrong_bit_is_noticed() {
     in_own_process("an_answer_with_one_wrong_bit_is_noticed", &DEVICE, |device| {
         let fixture = Fixture::new(device);
-        let (_partition, mut session) = fixture.session();
+        let (partition, mut session) = fixture.session();
+        let new_session = || partition.open_session().expect("a session");
         let (key, mac_key, algorithm) = (new_id(), new_id(), AeadAlgorithm::Sm4Gcm);
         session.create(key, ObjectKind::SealingKey(algorithm), "sealing").expect("a key");
         session.create(mac_key, ObjectKind::MacKey(MacAlgorithm::HmacSm3), "MAC").expect("a key");
@@ -177,6 +181,32 @@ fn an_answer_with_one_wrong_bit_is_noticed() {
         wrong_answer_to("C_Sign", 9, &mut |session| {
             session.mac(mac_key, MacAlgorithm::HmacSm3, b"message").map(drop)
         });
+        for pair in [PairAlgorithm::Sm2, PairAlgorithm::P521, PairAlgorithm::Ed25519, PairAlgorithm::Rsa2048]
+        {
+            let (id, kind) = (new_id(), ObjectKind::KeyPair(pair, PairUsage::Sign));
+            let created = new_session().create(id, kind, "signing").expect("a pair");
+            let public = created.pair_public_key.expect("it is a pair");
+            let algorithm = SignatureAlgorithm::of(pair).next().expect("it signs");
+            let message = SignedInput::Message(b"message");
+            let input = ToSign::new(algorithm, &public, &Sm2UserId::default(), message).expect("it fits");
+            for bit in [0, 77, 500] {
+                wrong_answer_to("C_Sign", bit, &mut |session| {
+                    session.sign_with(id, &public, &input).map(drop)
+                });
+            }
+        }
+        for pair in [PairAlgorithm::Sm2, PairAlgorithm::Rsa2048] {
+            let (id, kind) = (new_id(), ObjectKind::KeyPair(pair, PairUsage::Decrypt));
+            let created = new_session().create(id, kind, "decrypting").expect("a pair");
+            let public = created.pair_public_key.expect("it is a pair");
+            let algorithm = EncryptionAlgorithm::of(pair).expect("it decrypts");
+            let ciphertext = encrypt_to(&public, b"text").expect("short enough");
+            for bit in [0, 31] {
+                wrong_answer_to("C_Decrypt", bit, &mut |session| {
+                    session.decrypt_with(id, &public, algorithm, &ciphertext).map(drop)
+                });
+            }
+        }
         let opened = session.open(key, algorithm, b"aad", &sealed).expect("nothing was wrong with it");
         assert_eq!(opened.expose(), b"text");
     });

@@ -4,7 +4,9 @@ mod contract;
 
 use contract::{Device, in_own_process};
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{PairAlgorithm, PairUsage};
 use kms_core::suite::{AeadAlgorithm, Suite};
+use kms_hsm::ObjectKind;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,17 @@ impl Device for SoftHsm {
 
     fn suites(&self) -> &'static [Suite] {
         &[Suite::Intl]
+    }
+
+    fn pairs(&self) -> Vec<ObjectKind> {
+        // No SM2, and OAEP with SHA-1 alone.
+        let offers = |kind: &ObjectKind| match kind {
+            ObjectKind::KeyPair(algorithm, usage) => {
+                *algorithm != PairAlgorithm::Sm2 && *usage == PairUsage::Sign
+            }
+            _ => false,
+        };
+        ObjectKind::pairs().filter(offers).collect()
     }
 
     fn locks_pins(&self) -> bool {

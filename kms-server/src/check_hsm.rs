@@ -280,6 +280,7 @@ fn mechanism_report(mechanism: &NeededMechanism) -> MechanismReport {
         ObjectKind::SealingKey(algorithm) => algorithm.name().to_owned(),
         ObjectKind::SigningKey(suite) => format!("signing {}", suite.name()),
         ObjectKind::MacKey(algorithm) => algorithm.name().to_owned(),
+        ObjectKind::KeyPair(algorithm, usage) => format!("pair {algorithm} {usage}"),
     };
     MechanismReport {
         needed_for,

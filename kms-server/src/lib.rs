@@ -6,6 +6,7 @@ pub mod check_hsm;
 pub mod config;
 pub mod crash;
 pub mod grpc;
+pub mod pairs;
 pub mod random;
 pub mod run;
 pub mod service;

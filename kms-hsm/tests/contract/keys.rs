@@ -206,6 +206,7 @@ pub fn a_destroyed_object_is_gone_with_both_halves(device: &dyn Device) {
             ObjectKind::SealingKey(algorithm) => session.seal(id, algorithm, b"", b"").map(|_| ()),
             ObjectKind::SigningKey(suite) => session.sign(id, suite, &[1; 32]).map(|_| ()),
             ObjectKind::MacKey(algorithm) => session.mac(id, algorithm, b"").map(|_| ()),
+            ObjectKind::KeyPair(..) => panic!("pairs have cases of their own"),
         };
         use_it(other.as_mut()).unwrap();
         session.destroy(id).unwrap();

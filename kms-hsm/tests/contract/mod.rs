@@ -6,6 +6,7 @@
 pub mod keys;
 pub mod logins;
 pub mod officers;
+pub mod pairs;
 pub mod pools;
 pub mod profiles;
 pub mod raw;
@@ -41,6 +42,8 @@ pub trait Device {
     fn macs(&self) -> &'static [MacAlgorithm];
     /// The keys with which it seals.
     fn algorithms(&self) -> &'static [AeadAlgorithm];
+    /// The key pairs of applications that it keeps.
+    fn pairs(&self) -> Vec<ObjectKind>;
     /// Who makes the nonces of AES-GCM, as its profile says it.
     fn gcm_iv(&self) -> &'static str {
         "caller"
@@ -157,6 +160,19 @@ macro_rules! cases {
             keys: two_objects_with_one_id_are_ambiguous,
             keys: objects_of_others_are_listed,
             keys: random_bytes_differ,
+            pairs: a_pair_signs_in_every_way_that_fits_it,
+            pairs: what_was_encrypted_to_a_pair_decrypts,
+            pairs: no_forged_ciphertext_of_a_pair_makes_the_device_look_broken,
+            pairs: what_cannot_be_a_ciphertext_of_a_pair_costs_no_hsm_call,
+            pairs: a_pair_does_what_it_is_for_and_nothing_else,
+            pairs: a_pairs_attributes_keep_its_private_half_inside,
+            pairs: a_pair_with_weaker_attributes_is_not_confirmed,
+            pairs: a_public_half_that_is_anothers_is_noticed,
+            pairs: what_pairs_the_token_has_is_said_without_a_login,
+            pairs: a_destroyed_pair_is_gone_with_both_halves,
+            pairs: the_self_test_of_pairs_is_quick,
+            pairs: a_profile_with_another_padding_does_not_open,
+            pairs: a_profile_with_another_pss_does_not_open,
             pools: many_threads_share_a_pool,
             pools: many_threads_make_and_find_objects_at_the_same_time,
             pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,

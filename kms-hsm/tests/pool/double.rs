@@ -2,6 +2,7 @@
 
 use kms_core::id::HsmObjectId;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{EncryptionAlgorithm, PairPublicKey, ToSign};
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{
@@ -179,6 +180,20 @@ impl HsmSession for Session {
 
     fn sign(&mut self, _: HsmObjectId, _: Suite, _: &[u8; 32]) -> Result<[u8; 64], HsmError> {
         unreachable!("no job signs")
+    }
+
+    fn sign_with(&mut self, _: HsmObjectId, _: &PairPublicKey, _: &ToSign) -> Result<Vec<u8>, HsmError> {
+        unreachable!("no job signs")
+    }
+
+    fn decrypt_with(
+        &mut self,
+        _: HsmObjectId,
+        _: &PairPublicKey,
+        _: EncryptionAlgorithm,
+        _: &[u8],
+    ) -> Result<Secret, HsmError> {
+        unreachable!("no job decrypts")
     }
 
     fn self_test(&mut self) -> Result<(), HsmError> {

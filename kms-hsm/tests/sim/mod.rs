@@ -2,8 +2,9 @@
 
 use crate::contract::{self, Device};
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::{PairAlgorithm, PairUsage};
 use kms_core::suite::{AeadAlgorithm, Suite};
-use kms_hsm::ProfileChoice;
+use kms_hsm::{ObjectKind, ProfileChoice};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +51,12 @@ impl Device for HsmSim {
             "tass" => &[MacAlgorithm::HmacSha256, MacAlgorithm::HmacSha384, MacAlgorithm::HmacSha512],
             _ => &MacAlgorithm::ALL,
         }
+    }
+
+    fn pairs(&self) -> Vec<ObjectKind> {
+        // Luna's numbers have no SM2 encryption.
+        let lacks = ObjectKind::KeyPair(PairAlgorithm::Sm2, PairUsage::Decrypt);
+        ObjectKind::pairs().filter(|kind| self.personality != "luna" || *kind != lacks).collect()
     }
 
     fn gcm_iv(&self) -> &'static str {
