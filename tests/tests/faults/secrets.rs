@@ -154,6 +154,26 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
             keep(deployment, deployment.kms("admin", &["key", "rotate", &name]));
         }
     }
+    for protection in ["wrapped", "resident"] {
+        let name = format!("mac-{protection}-{}", getrandom::u32().expect("random bytes"));
+        let create = ["key", "create", name.as_str(), "--spec", "hmac-sha-384", "--protection", protection];
+        keep(deployment, deployment.kms("admin", &create));
+        let message = format!("the message {:032x}", u128::from(getrandom::u64().expect("random bytes")));
+        let message = message.into_bytes();
+        let generate = v1::GenerateMacRequest { key: name.clone(), message: message.clone() };
+        let mac = app.crypto.generate_mac(generate).await.expect("a MAC").into_inner().mac;
+        let verify = v1::VerifyMacRequest { key: name.clone(), message: message.clone(), mac: mac.clone() };
+        app.crypto.verify_mac(verify).await.expect("the right MAC");
+        let mut wrong = mac.clone();
+        wrong[0] ^= 1;
+        let verify = v1::VerifyMacRequest { key: name.clone(), message: message.clone(), mac: wrong };
+        app.crypto.verify_mac(verify).await.expect_err("a wrong MAC");
+        secrets.push(KnownSecret::new(format!("a message under {name}"), message));
+        // The refusal of a wrong one must not tell the right one.
+        secrets.push(KnownSecret::new(format!("a MAC under {name}"), mac));
+    }
+    let random = app.crypto.generate_random(v1::GenerateRandomRequest { byte_count: 64 }).await;
+    secrets.push(KnownSecret::new("random bytes for a caller", random.expect("random").into_inner().random));
     secrets
 }
 
