@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 /// Messages that carry secrets: their `Debug` is written by hand in `src/lib.rs`.
-const SECRET_MESSAGES: [&str; 9] = [
+const SECRET_MESSAGES: [&str; 11] = [
     "kms.v1.GenerateDataKeyResponse",
     "kms.v1.DecryptDataKeyResponse",
     "kms.v1.EncryptRequest",
@@ -15,6 +15,8 @@ const SECRET_MESSAGES: [&str; 9] = [
     "kms.v1.GenerateMacResponse",
     "kms.v1.VerifyMacRequest",
     "kms.v1.GenerateRandomResponse",
+    "kms.v1.SignRequest",
+    "kms.v1.VerifyRequest",
     "kms.v1.JoinRequest",
 ];
 

@@ -27,6 +27,14 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
         Ok(v1::KeySpec::HmacSha384) => Ok(KeySpec::HmacSha384),
         Ok(v1::KeySpec::HmacSha512) => Ok(KeySpec::HmacSha512),
         Ok(v1::KeySpec::HmacSm3) => Ok(KeySpec::HmacSm3),
+        Ok(v1::KeySpec::Rsa2048) => Ok(KeySpec::Rsa2048),
+        Ok(v1::KeySpec::Rsa3072) => Ok(KeySpec::Rsa3072),
+        Ok(v1::KeySpec::Rsa4096) => Ok(KeySpec::Rsa4096),
+        Ok(v1::KeySpec::EcP256) => Ok(KeySpec::EcP256),
+        Ok(v1::KeySpec::EcP384) => Ok(KeySpec::EcP384),
+        Ok(v1::KeySpec::EcP521) => Ok(KeySpec::EcP521),
+        Ok(v1::KeySpec::Ed25519) => Ok(KeySpec::Ed25519),
+        Ok(v1::KeySpec::Sm2) => Ok(KeySpec::Sm2),
         Ok(v1::KeySpec::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key specification {number} is unknown")))
         }
@@ -36,7 +44,7 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
 pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
     match key_spec(number)?.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Mac(_) => {
+        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => {
             Err(ClientError::malformed("a data key has a specification that does not encrypt"))
         }
     }
@@ -53,6 +61,14 @@ pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> v1::KeySpec {
         Some(KeySpec::HmacSha384) => v1::KeySpec::HmacSha384,
         Some(KeySpec::HmacSha512) => v1::KeySpec::HmacSha512,
         Some(KeySpec::HmacSm3) => v1::KeySpec::HmacSm3,
+        Some(KeySpec::Rsa2048) => v1::KeySpec::Rsa2048,
+        Some(KeySpec::Rsa3072) => v1::KeySpec::Rsa3072,
+        Some(KeySpec::Rsa4096) => v1::KeySpec::Rsa4096,
+        Some(KeySpec::EcP256) => v1::KeySpec::EcP256,
+        Some(KeySpec::EcP384) => v1::KeySpec::EcP384,
+        Some(KeySpec::EcP521) => v1::KeySpec::EcP521,
+        Some(KeySpec::Ed25519) => v1::KeySpec::Ed25519,
+        Some(KeySpec::Sm2) => v1::KeySpec::Sm2,
     }
 }
 

@@ -243,6 +243,7 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::SpecUnsupported | Reason::SpecNotAllowed => "kms key create --help",
         Reason::CiphertextInvalid => "kms decrypt --help",
         Reason::MacInvalid => "kms mac verify --help",
+        Reason::KeySignatureInvalid => "kms verify --help",
         Reason::KeyMismatch => "kms key show KEY",
         Reason::PrincipalUnknown | Reason::NotPermitted => "kms whoami",
         Reason::KeyNotFound | Reason::KeyExists => "kms key list",

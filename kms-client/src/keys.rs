@@ -90,6 +90,8 @@ pub struct Version {
     pub created: UnixMillis,
     /// The first bytes of a zero block encrypted under it; empty where they are not known.
     pub check_value: Vec<u8>,
+    /// The public half of a key pair, SubjectPublicKeyInfo in DER; empty for other keys.
+    pub public_key: Vec<u8>,
     /// Its own destruction, where one is scheduled or was done.
     pub destruction: Option<KeyDestruction>,
 }
@@ -122,6 +124,10 @@ pub struct VersionUse {
     pub macs: u64,
     /// How often a MAC was verified.
     pub mac_verifications: u64,
+    /// How often it signed.
+    pub signatures: u64,
+    /// How often a signature of it was verified by the service.
+    pub signature_verifications: u64,
     /// When it was last used.
     pub last_used: UnixMillis,
     /// The URI of the principal that used it last.
@@ -148,6 +154,7 @@ impl TryFrom<v1::Key> for Key {
                 state: convert::key_state(version.state)?,
                 created: convert::time(version.created, "a key version")?,
                 check_value: version.check_value,
+                public_key: version.public_key,
                 destruction: destruction(version.destruction)?,
             })
         };
@@ -390,6 +397,8 @@ impl Client {
                 decryptions: version.decryptions,
                 macs: version.macs,
                 mac_verifications: version.mac_verifications,
+                signatures: version.signatures,
+                signature_verifications: version.signature_verifications,
                 last_used: convert::time(version.last_used, "the last use of a version")?,
                 last_used_by: version.last_used_by,
             })

@@ -52,6 +52,7 @@ mod keys;
 mod mac;
 mod nodes;
 mod profile;
+mod sign;
 mod system;
 
 pub use bundle::{BundleFileError, load_bundle};
@@ -62,11 +63,13 @@ pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
+pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
 pub use system::{SealState, Status, WhoAmI};
 
 // What the methods take and give, so that an application needs this crate alone.
 pub use kms_core::context::{ContextError, EncryptionContext};
 pub use kms_core::id::{KeyRef, NameError};
+pub use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput};
 pub use kms_core::reason::Reason;
 pub use kms_core::secret::Secret;
 

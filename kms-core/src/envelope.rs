@@ -473,7 +473,7 @@ mod tests {
         let macs =
             [(KeySpec::HmacSha512, AeadAlgorithm::Aes256Gcm), (KeySpec::HmacSm3, AeadAlgorithm::Sm4Gcm)];
         for (spec, algorithm) in kinds.chain(macs) {
-            let material: Vec<u8> = (0..spec.key_len() as u8).collect();
+            let material: Vec<u8> = (0..spec.key_len().expect("symmetric") as u8).collect();
             let master: Vec<u8> = (0x80..0x80 + algorithm.key_len() as u8).collect();
             let (nonce, master_version) = ([0x0c; NONCE_LEN], version(3));
             let key = (KEY.0, version(2));

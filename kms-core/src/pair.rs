@@ -51,7 +51,6 @@ pub enum PairUsage {
 impl PairAlgorithm {
     /// Every algorithm, in registry order.
     pub const ALL: [PairAlgorithm; 8] = [
-        PairAlgorithm::Sm2,
         PairAlgorithm::Rsa2048,
         PairAlgorithm::Rsa3072,
         PairAlgorithm::Rsa4096,
@@ -59,6 +58,7 @@ impl PairAlgorithm {
         PairAlgorithm::P384,
         PairAlgorithm::P521,
         PairAlgorithm::Ed25519,
+        PairAlgorithm::Sm2,
     ];
 
     /// The name used on command lines, in records and in the database.
@@ -83,14 +83,14 @@ impl PairAlgorithm {
     /// The number in the registry.
     pub const fn number(self) -> u16 {
         match self {
-            PairAlgorithm::Sm2 => 1,
-            PairAlgorithm::Rsa2048 => 2,
-            PairAlgorithm::Rsa3072 => 3,
-            PairAlgorithm::Rsa4096 => 4,
-            PairAlgorithm::P256 => 5,
-            PairAlgorithm::P384 => 6,
-            PairAlgorithm::P521 => 7,
-            PairAlgorithm::Ed25519 => 8,
+            PairAlgorithm::Sm2 => 44,
+            PairAlgorithm::Rsa2048 => 32,
+            PairAlgorithm::Rsa3072 => 33,
+            PairAlgorithm::Rsa4096 => 34,
+            PairAlgorithm::P256 => 36,
+            PairAlgorithm::P384 => 37,
+            PairAlgorithm::P521 => 38,
+            PairAlgorithm::Ed25519 => 40,
         }
     }
 

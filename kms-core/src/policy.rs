@@ -53,6 +53,12 @@ pub enum Action {
     VerifyMac,
     /// `Crypto.GenerateRandom`.
     GenerateRandom,
+    /// `Crypto.Sign`.
+    Sign,
+    /// `Crypto.Verify`.
+    Verify,
+    /// `Crypto.GetPublicKey`.
+    GetPublicKey,
     /// `Audit.*`.
     ReadAudit,
     /// `Ceremony.Join`.
@@ -61,7 +67,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 26] = [
+    pub const ALL: [Action; 29] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -86,6 +92,9 @@ impl Action {
         Action::GenerateMac,
         Action::VerifyMac,
         Action::GenerateRandom,
+        Action::Sign,
+        Action::Verify,
+        Action::GetPublicKey,
         Action::ReadAudit,
         Action::JoinCeremony,
     ];
@@ -117,6 +126,9 @@ impl Action {
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
+            Action::Sign => "signature.sign",
+            Action::Verify => "signature.verify",
+            Action::GetPublicKey => "key.public",
             Action::ReadAudit => "audit.read",
             Action::JoinCeremony => "ceremony.join",
         }
@@ -154,10 +166,14 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::GenerateMac
                 | A::VerifyMac
                 | A::GenerateRandom
+                | A::Sign
+                | A::Verify
+                | A::GetPublicKey
         ),
         Role::Administrator => matches!(
             action,
             A::DescribeKey
+                | A::GetPublicKey
                 | A::ListKeys
                 | A::CreateKey
                 | A::RotateKey

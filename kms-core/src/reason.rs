@@ -41,6 +41,8 @@ reasons! {
     CiphertextInvalid = "CIPHERTEXT_INVALID",
     /// The MAC is not that of the message under this key.
     MacInvalid = "MAC_INVALID",
+    /// The signature is not one over the input by this key.
+    KeySignatureInvalid = "KEY_SIGNATURE_INVALID",
     /// The ciphertext names another key than the caller expects.
     KeyMismatch = "KEY_MISMATCH",
     /// The certificate is of a known authority, but the bundle does not list its principal.
@@ -105,7 +107,7 @@ impl Reason {
             R::Internal => 1,
             R::Sealed => 2,
             R::FieldInvalid | R::SpecUnsupported | R::SpecNotAllowed => 3,
-            R::CiphertextInvalid | R::MacInvalid | R::KeyMismatch => 4,
+            R::CiphertextInvalid | R::MacInvalid | R::KeySignatureInvalid | R::KeyMismatch => 4,
             R::PrincipalUnknown | R::NotPermitted => 5,
             R::KeyNotFound | R::KeyVersionNotFound | R::RecordNotFound => 6,
             R::KeyExists

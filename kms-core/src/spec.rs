@@ -1,6 +1,7 @@
 //! What kind of named key there is: specification, usage, protection (docs/formats/registry.md).
 
 use crate::mac::MacAlgorithm;
+use crate::pair::PairAlgorithm;
 use crate::suite::AeadAlgorithm;
 
 /// What kind of named key: its algorithm and length.
@@ -22,6 +23,22 @@ pub enum KeySpec {
     HmacSha512,
     /// HMAC-SM3 with a key of 256 bits.
     HmacSm3,
+    /// RSA with a modulus of 2048 bits.
+    Rsa2048,
+    /// RSA with a modulus of 3072 bits.
+    Rsa3072,
+    /// RSA with a modulus of 4096 bits.
+    Rsa4096,
+    /// ECDSA on P-256.
+    EcP256,
+    /// ECDSA on P-384.
+    EcP384,
+    /// ECDSA on P-521.
+    EcP521,
+    /// Ed25519.
+    Ed25519,
+    /// SM2.
+    Sm2,
 }
 
 /// What a key of one specification runs.
@@ -31,6 +48,8 @@ pub enum KeyAlgorithm {
     Aead(AeadAlgorithm),
     /// A message authentication code.
     Mac(MacAlgorithm),
+    /// Signatures by a key pair.
+    Pair(PairAlgorithm),
 }
 
 /// What a key may be used for. A key has one usage, which its specification says.
@@ -40,11 +59,13 @@ pub enum KeyUsage {
     EncryptDecrypt,
     /// Makes and verifies MACs.
     GenerateVerifyMac,
+    /// Signs and verifies signatures.
+    SignVerify,
 }
 
 impl KeySpec {
     /// Every specification, in registry order.
-    pub const ALL: [KeySpec; 8] = [
+    pub const ALL: [KeySpec; 16] = [
         KeySpec::Aes256,
         KeySpec::Sm4,
         KeySpec::Aes128,
@@ -53,6 +74,14 @@ impl KeySpec {
         KeySpec::HmacSha384,
         KeySpec::HmacSha512,
         KeySpec::HmacSm3,
+        KeySpec::Rsa2048,
+        KeySpec::Rsa3072,
+        KeySpec::Rsa4096,
+        KeySpec::EcP256,
+        KeySpec::EcP384,
+        KeySpec::EcP521,
+        KeySpec::Ed25519,
+        KeySpec::Sm2,
     ];
 
     /// What a key of this kind runs.
@@ -66,6 +95,14 @@ impl KeySpec {
             KeySpec::HmacSha384 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha384),
             KeySpec::HmacSha512 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha512),
             KeySpec::HmacSm3 => KeyAlgorithm::Mac(MacAlgorithm::HmacSm3),
+            KeySpec::Rsa2048 => KeyAlgorithm::Pair(PairAlgorithm::Rsa2048),
+            KeySpec::Rsa3072 => KeyAlgorithm::Pair(PairAlgorithm::Rsa3072),
+            KeySpec::Rsa4096 => KeyAlgorithm::Pair(PairAlgorithm::Rsa4096),
+            KeySpec::EcP256 => KeyAlgorithm::Pair(PairAlgorithm::P256),
+            KeySpec::EcP384 => KeyAlgorithm::Pair(PairAlgorithm::P384),
+            KeySpec::EcP521 => KeyAlgorithm::Pair(PairAlgorithm::P521),
+            KeySpec::Ed25519 => KeyAlgorithm::Pair(PairAlgorithm::Ed25519),
+            KeySpec::Sm2 => KeyAlgorithm::Pair(PairAlgorithm::Sm2),
         }
     }
 
@@ -74,6 +111,7 @@ impl KeySpec {
         match self.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.name(),
             KeyAlgorithm::Mac(algorithm) => algorithm.name(),
+            KeyAlgorithm::Pair(algorithm) => algorithm.name(),
         }
     }
 
@@ -87,6 +125,7 @@ impl KeySpec {
         match self.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.number(),
             KeyAlgorithm::Mac(algorithm) => algorithm.number(),
+            KeyAlgorithm::Pair(algorithm) => algorithm.number(),
         }
     }
 
@@ -95,14 +134,16 @@ impl KeySpec {
         match self.algorithm() {
             KeyAlgorithm::Aead(_) => KeyUsage::EncryptDecrypt,
             KeyAlgorithm::Mac(_) => KeyUsage::GenerateVerifyMac,
+            KeyAlgorithm::Pair(_) => KeyUsage::SignVerify,
         }
     }
 
-    /// Key length in bytes.
-    pub const fn key_len(self) -> usize {
+    /// Length of a symmetric key in bytes; `None` for key pairs, whose encodings vary.
+    pub const fn key_len(self) -> Option<usize> {
         match self.algorithm() {
-            KeyAlgorithm::Aead(algorithm) => algorithm.key_len(),
-            KeyAlgorithm::Mac(algorithm) => algorithm.key_len(),
+            KeyAlgorithm::Aead(algorithm) => Some(algorithm.key_len()),
+            KeyAlgorithm::Mac(algorithm) => Some(algorithm.key_len()),
+            KeyAlgorithm::Pair(_) => None,
         }
     }
 }
@@ -124,6 +165,7 @@ impl KeyUsage {
         match self {
             KeyUsage::EncryptDecrypt => "ENCRYPT_DECRYPT",
             KeyUsage::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
+            KeyUsage::SignVerify => "SIGN_VERIFY",
         }
     }
 }
@@ -164,6 +206,7 @@ mod tests {
         for spec in KeySpec::ALL {
             let (number, name, usage, len) =
                 (spec.number(), spec.name(), spec.usage().name(), spec.key_len());
+            let len = len.map_or("-".into(), |len| format!("{len}"));
             let (start, end) = (format!("| {number} | `{name}` |"), format!("| `{usage}` | {len} |"));
             let is_row = |line: &str| line.starts_with(&start) && line.ends_with(&end);
             assert!(document.lines().any(is_row), "docs/formats/registry.md must hold {start} ... {end}");

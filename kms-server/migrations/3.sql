@@ -62,6 +62,7 @@ CREATE TABLE key_versions (
   hsm_object BLOB,
   wrapped BLOB,
   check_value BLOB,
+  public_key BLOB,
   mac BLOB NOT NULL,
   PRIMARY KEY (tenant, key_id, version)
 );

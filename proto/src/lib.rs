@@ -29,6 +29,8 @@ pub mod v1 {
         GenerateMacResponse { key_id, key_version }
         VerifyMacRequest { key }
         GenerateRandomResponse {}
+        SignRequest { key, algorithm, is_digest }
+        VerifyRequest { key, algorithm, is_digest }
         JoinRequest {}
     }
 }
@@ -56,6 +58,8 @@ mod tests {
             format!("{:?}", v1::GenerateMacResponse { mac: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),
             format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
+            format!("{:?}", v1::SignRequest { input: secret(), ..Default::default() }),
+            format!("{:?}", v1::VerifyRequest { input: secret(), ..Default::default() }),
         ] {
             assert!(shown.ends_with(".. }") && !shown.contains("171"), "{shown}");
         }

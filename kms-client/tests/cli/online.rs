@@ -184,10 +184,47 @@ fn the_use_of_a_key_is_shown_by_version() {
             "decryptions": 3,
             "macs": 2,
             "mac_verifications": 1,
+            "signatures": 0,
+            "signature_verifications": 0,
             "last_used": "2026-11-18T11:06:40Z",
             "last_used_by": "kms://default/operator/app",
         }]})
     );
+}
+
+#[test]
+fn a_signature_is_made_and_verified_over_the_same_input_and_options() {
+    let setup = setup();
+    setup.write("contract", b"we agree");
+    let made = setup.json(&["sign", "--key", "payroll", "--user-id", "alice", "contract"]);
+    assert_eq!((&made["key_version"], &made["algorithm"]), (&"2".into(), &"ed25519".into()));
+    let signature = made["signature"].as_str().expect("base64");
+    let verify = |more: &[&str]| {
+        setup.kms(&[&["verify", "--key", "payroll", "--signature", signature], more, &["contract"]].concat())
+    };
+    assert_eq!(verify(&["--user-id", "alice"]).0, 0);
+    let (code, _, err) = verify(&["--user-id", "bob"]);
+    assert_eq!(code, 4);
+    assert!(err.contains("KEY_SIGNATURE_INVALID"), "{err}");
+    assert_eq!(verify(&["--user-id", "alice", "--digest"]).0, 4);
+    assert_eq!(verify(&["--algorithm", "md5"]).0, 64);
+    let (code, _, _) = setup.kms(&["sign", "--key", "payroll", "--out", "contract.sig", "contract"]);
+    assert_eq!((code, setup.read("contract.sig")), (0, b"we agree\x00".to_vec()));
+    let again = setup.kms(&["verify", "--key", "payroll", "--signature-file", "contract.sig", "contract"]);
+    assert_eq!(again.0, 0, "{}", again.2);
+    setup.write("long", &[0; 64 * 1024 + 1]);
+    let (code, _, err) = setup.kms(&["sign", "--key", "payroll", "long"]);
+    assert_eq!(code, 3, "{err}");
+}
+
+#[test]
+fn a_public_key_is_shown_in_pem() {
+    let setup = setup();
+    let (code, pem, _) = setup.kms(&["key", "public-key", "payroll"]);
+    assert_eq!(code, 0);
+    assert!(pem.starts_with(
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE="
+    ));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::store::DestructionRequest;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
+use kms_core::pair::{PairPublicKey, SignatureAlgorithm};
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
 use kms_core::suite::AeadAlgorithm;
@@ -50,7 +51,7 @@ pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceE
     match optional_spec(FIELD, number)?.map(KeySpec::algorithm) {
         None => Ok(None),
         Some(KeyAlgorithm::Aead(algorithm)) => Ok(Some(algorithm)),
-        Some(KeyAlgorithm::Mac(_)) => {
+        Some(KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_)) => {
             Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from)))
         }
     }
@@ -67,6 +68,14 @@ fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, Se
         Ok(v1::KeySpec::HmacSha384) => Ok(Some(KeySpec::HmacSha384)),
         Ok(v1::KeySpec::HmacSha512) => Ok(Some(KeySpec::HmacSha512)),
         Ok(v1::KeySpec::HmacSm3) => Ok(Some(KeySpec::HmacSm3)),
+        Ok(v1::KeySpec::Rsa2048) => Ok(Some(KeySpec::Rsa2048)),
+        Ok(v1::KeySpec::Rsa3072) => Ok(Some(KeySpec::Rsa3072)),
+        Ok(v1::KeySpec::Rsa4096) => Ok(Some(KeySpec::Rsa4096)),
+        Ok(v1::KeySpec::EcP256) => Ok(Some(KeySpec::EcP256)),
+        Ok(v1::KeySpec::EcP384) => Ok(Some(KeySpec::EcP384)),
+        Ok(v1::KeySpec::EcP521) => Ok(Some(KeySpec::EcP521)),
+        Ok(v1::KeySpec::Ed25519) => Ok(Some(KeySpec::Ed25519)),
+        Ok(v1::KeySpec::Sm2) => Ok(Some(KeySpec::Sm2)),
         Err(_) => Err(unsupported(field, KeySpec::ALL.into_iter())),
     }
 }
@@ -88,6 +97,14 @@ pub fn proto_spec(spec: KeySpec) -> i32 {
         KeySpec::HmacSha384 => v1::KeySpec::HmacSha384,
         KeySpec::HmacSha512 => v1::KeySpec::HmacSha512,
         KeySpec::HmacSm3 => v1::KeySpec::HmacSm3,
+        KeySpec::Rsa2048 => v1::KeySpec::Rsa2048,
+        KeySpec::Rsa3072 => v1::KeySpec::Rsa3072,
+        KeySpec::Rsa4096 => v1::KeySpec::Rsa4096,
+        KeySpec::EcP256 => v1::KeySpec::EcP256,
+        KeySpec::EcP384 => v1::KeySpec::EcP384,
+        KeySpec::EcP521 => v1::KeySpec::EcP521,
+        KeySpec::Ed25519 => v1::KeySpec::Ed25519,
+        KeySpec::Sm2 => v1::KeySpec::Sm2,
     }
     .into()
 }
@@ -228,6 +245,7 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
                 created: Some(timestamp(version.created)),
                 destruction: proto_destruction(&version.standing, version.destruction_request.as_ref()),
                 check_value: version.check_value.map(|value| value.0.to_vec()).unwrap_or_default(),
+                public_key: version.public_key.as_ref().map(PairPublicKey::to_spki).unwrap_or_default(),
             })
             .collect(),
         created: Some(timestamp(row.created)),
@@ -261,6 +279,8 @@ pub fn proto_usage(usage: &UsageReport) -> v1::UsageReport {
             decryptions: usage.decryptions,
             macs: usage.macs,
             mac_verifications: usage.mac_verifications,
+            signatures: usage.signatures,
+            signature_verifications: usage.signature_verifications,
             last_used: last_used.map(timestamp),
             last_used_by: last_used_by.unwrap_or_default(),
         }
@@ -270,6 +290,24 @@ pub fn proto_usage(usage: &UsageReport) -> v1::UsageReport {
         name: usage.key.row.name.to_string(),
         versions: versions.collect(),
     }
+}
+
+/// A signature algorithm that may be left out. Its numbers are those of docs/formats/pairs.md.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn signature_algorithm(number: i32) -> Result<Option<SignatureAlgorithm>, ServiceError> {
+    let known = u16::try_from(number).ok().and_then(SignatureAlgorithm::from_number);
+    match (number, known) {
+        (0, _) => Ok(None),
+        (_, Some(algorithm)) => Ok(Some(algorithm)),
+        (_, None) => Err(ServiceError::field("algorithm", format!("{number} is no signature algorithm"))),
+    }
+}
+
+/// A signature algorithm in proto form.
+pub fn proto_signature_algorithm(algorithm: SignatureAlgorithm) -> i32 {
+    algorithm.number().into()
 }
 
 /// A version's number in proto form.

@@ -1,5 +1,6 @@
 use super::{Gate, convert};
-use crate::service::OpenRequest;
+use crate::service::{OpenRequest, ServiceError, SignRequest};
+use kms_core::pair::{SignatureAlgorithm, Sm2UserId};
 use kms_core::policy::Action;
 use kms_core::secret::Secret;
 use kms_proto::v1::{self, crypto_server::Crypto};
@@ -150,4 +151,75 @@ impl Crypto for Gate {
         )
         .await
     }
+
+    async fn sign(&self, request: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        self.call("Crypto.Sign", Action::Sign, request, |node, caller, message| async move {
+            let input = (Secret::new(message.input), message.is_digest);
+            let request = sign_request(&message.key, message.algorithm, input, &message.user_id)?;
+            let signed = node.sign(&caller, &request).await?;
+            Ok(v1::SignResponse {
+                key_id: signed.key_id.to_string(),
+                key_version: convert::proto_version(signed.version),
+                algorithm: convert::proto_signature_algorithm(signed.algorithm),
+                signature: signed.signature,
+            })
+        })
+        .await
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<v1::VerifyResponse>, Status> {
+        self.call("Crypto.Verify", Action::Verify, request, |node, caller, message| async move {
+            let input = (Secret::new(message.input), message.is_digest);
+            let request = sign_request(&message.key, message.algorithm, input, &message.user_id)?;
+            let (key_id, version, algorithm) = node.verify(&caller, &request, &message.signature).await?;
+            Ok(v1::VerifyResponse {
+                key_id: key_id.to_string(),
+                key_version: convert::proto_version(version),
+                algorithm: convert::proto_signature_algorithm(algorithm),
+            })
+        })
+        .await
+    }
+
+    async fn get_public_key(
+        &self,
+        request: Request<v1::GetPublicKeyRequest>,
+    ) -> Result<Response<v1::GetPublicKeyResponse>, Status> {
+        self.call("Crypto.GetPublicKey", Action::GetPublicKey, request, |node, caller, message| async move {
+            let key = convert::key_ref("key", &message.key)?;
+            let (key_id, version, spec, public_key) = node.public_key(&caller, &key).await?;
+            let algorithms = SignatureAlgorithm::of(public_key.algorithm());
+            Ok(v1::GetPublicKeyResponse {
+                key_id: key_id.to_string(),
+                key_version: convert::proto_version(version),
+                spec: convert::proto_spec(spec),
+                public_key: public_key.to_spki(),
+                algorithms: algorithms.map(convert::proto_signature_algorithm).collect(),
+            })
+        })
+        .await
+    }
+}
+
+/// What `Sign` and `Verify` ask alike; the input is a message or, when so marked, a digest.
+fn sign_request(
+    key: &str,
+    algorithm: i32,
+    (input, is_digest): (Secret, bool),
+    user_id: &[u8],
+) -> Result<SignRequest, ServiceError> {
+    let user_id = match user_id {
+        [] => Sm2UserId::default(),
+        bytes => Sm2UserId::new(bytes).map_err(|error| ServiceError::field("user_id", error))?,
+    };
+    Ok(SignRequest {
+        key: convert::key_ref("key", key)?,
+        algorithm: convert::signature_algorithm(algorithm)?,
+        input,
+        is_digest,
+        user_id,
+    })
 }

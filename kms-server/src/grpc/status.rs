@@ -17,6 +17,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::SpecNotAllowed
         | Reason::CiphertextInvalid
         | Reason::MacInvalid
+        | Reason::KeySignatureInvalid
         | Reason::CeremonyForeign
         | Reason::ShareInvalid
         | Reason::OfferForged => Code::InvalidArgument,

@@ -97,6 +97,11 @@ impl PrivatePair {
         self.usage
     }
 
+    /// The private half as PKCS#8 in DER in locked memory, to be sealed by a master key. It goes nowhere else.
+    pub fn into_pkcs8(self) -> LockedBytes {
+        self.pkcs8
+    }
+
     /// The private half as PKCS#8 in DER, to be sealed by a master key. It goes nowhere else.
     pub fn danger_pkcs8(&self) -> &[u8] {
         self.pkcs8.expose()

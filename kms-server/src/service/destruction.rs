@@ -44,6 +44,10 @@ pub struct VersionUse {
     pub macs: u64,
     /// How often a MAC was verified.
     pub mac_verifications: u64,
+    /// How often it signed.
+    pub signatures: u64,
+    /// How often a signature of it was verified here.
+    pub signature_verifications: u64,
     /// When it was last used, and by whom.
     pub last: Option<(UnixMillis, String)>,
 }
@@ -289,6 +293,8 @@ fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
         }
         event if event == Action::GenerateMac.event() => &mut usage.macs,
         event if event == Action::VerifyMac.event() => &mut usage.mac_verifications,
+        event if event == Action::Sign.event() => &mut usage.signatures,
+        event if event == Action::Verify.event() => &mut usage.signature_verifications,
         _ => return,
     };
     *counter += 1;

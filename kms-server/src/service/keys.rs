@@ -186,14 +186,13 @@ impl Node {
     ) -> Result<VersionRow, ServiceError> {
         let tenant = caller.principal.tenant.clone();
         let creating = Standing::from(KeyState::Creating);
-        let (standing, material, check_value) = match protection {
+        let (standing, material, check_value, public_key) = match protection {
             Protection::HsmWrapped => {
-                let (wrapped, check_value) =
-                    open.make_wrapped(&self.bundle, &tenant, key, spec, caller.deadline).await?;
+                let made = open.make_wrapped(&self.bundle, &tenant, key, spec, caller.deadline).await?;
                 let standing = complete(creating, &Cryptoperiod::default())?;
-                (standing, Material::Wrapped(wrapped.to_bytes()), check_value)
+                (standing, Material::Wrapped(made.wrapped.to_bytes()), made.check_value, made.public_key)
             }
-            Protection::HsmResident => (creating, Material::Resident(HsmObjectId(random_id())), None),
+            Protection::HsmResident => (creating, Material::Resident(HsmObjectId(random_id())), None, None),
         };
         Ok(VersionRow {
             tenant,
@@ -204,6 +203,7 @@ impl Node {
             created: now(),
             material,
             check_value,
+            public_key,
         })
     }
 
@@ -280,7 +280,8 @@ impl Node {
         };
         let mut versions = superseded(&entry.versions)?;
         let standing = complete(creating.standing, &Cryptoperiod::default())?;
-        versions.push(VersionRow { standing, check_value: made.check_value, ..creating.clone() });
+        let (check_value, public_key) = (made.check_value, made.pair_public_key);
+        versions.push(VersionRow { standing, check_value, public_key, ..creating.clone() });
         let mut key = entry.row.clone();
         if key.standing.state == KeyState::Creating {
             key.standing = complete(key.standing, &key.period)?;

@@ -11,6 +11,7 @@ mod life;
 mod mac;
 mod open;
 mod seal;
+mod sign;
 mod strangers;
 mod usage;
 
@@ -21,6 +22,7 @@ pub use keys::{CreateKey, KeyPage};
 pub use mac::GeneratedMac;
 pub use open::{KeyEntry, Open, object_kind};
 pub use seal::{SealCause, UnsealError};
+pub use sign::{SignRequest, Signed};
 pub use usage::spec_names;
 
 use crate::config::Config;

@@ -2,13 +2,15 @@
 //!
 //! Everything in here is wiped when the last reference goes, which sealing waits for.
 
-use super::ServiceError;
-use crate::random::now;
+use super::{ServiceError, blocking};
+use crate::pairs::PrivatePair;
+use crate::random::{now, system_rng};
 use crate::store::{Database, KeyRow, Material, RowMac, VersionRow};
 use kms_core::bundle::Bundle;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
 use kms_core::key::KeyState;
+use kms_core::pair::{PairPublicKey, PairUsage};
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec};
 use kms_core::suite::CheckValue;
@@ -69,6 +71,17 @@ impl KeyEntry {
 pub fn contention() -> ServiceError {
     ServiceError::new(Reason::Contention, "the keys changed again and again while this call ran; try again")
         .retry_after(Duration::from_millis(50))
+}
+
+/// Material of a new wrapped version, with what is known of it.
+#[derive(Debug)]
+pub struct NewMaterial {
+    /// The material, sealed by a master key.
+    pub wrapped: WrappedKey,
+    /// Its check value, where there is one.
+    pub check_value: Option<CheckValue>,
+    /// The public half of a key pair.
+    pub public_key: Option<PairPublicKey>,
 }
 
 /// The unsealed state.
@@ -239,8 +252,7 @@ impl Open {
         Ok(())
     }
 
-    /// Fresh material for a wrapped key: random bytes of the HSM, sealed there by the current master key; and its
-    /// check value.
+    /// Fresh material for a wrapped key: random bytes of the HSM or a key pair, sealed there by the current master key.
     ///
     /// # Errors
     /// Those of the HSM.
@@ -251,12 +263,25 @@ impl Open {
         key: (KeyId, KeyVersion),
         spec: KeySpec,
         deadline: Instant,
-    ) -> Result<(WrappedKey, Option<CheckValue>), ServiceError> {
-        let mut material = LockedBytes::zeroed(spec.key_len());
-        self.random(material.expose_mut(), deadline).await?;
-        let check_value = match spec.algorithm() {
-            KeyAlgorithm::Aead(algorithm) => algorithm.check_value(material.expose()),
-            KeyAlgorithm::Mac(_) => None,
+    ) -> Result<NewMaterial, ServiceError> {
+        let (material, check_value, public_key) = match (spec.algorithm(), spec.key_len()) {
+            (KeyAlgorithm::Pair(algorithm), _) => {
+                let pair =
+                    blocking(move || PrivatePair::generate(algorithm, PairUsage::Sign, &mut system_rng()))
+                        .await
+                        .map_err(|error| ServiceError::new(Reason::Internal, error.to_string()))?;
+                let public_key = pair.public_key().clone();
+                (pair.into_pkcs8(), None, Some(public_key))
+            }
+            (algorithm, len) => {
+                let mut material = LockedBytes::zeroed(len.unwrap_or_default());
+                self.random(material.expose_mut(), deadline).await?;
+                let check_value = match algorithm {
+                    KeyAlgorithm::Aead(algorithm) => algorithm.check_value(material.expose()),
+                    _ => None,
+                };
+                (material, check_value, None)
+            }
         };
         let master = bundle.current_master_key().clone();
         let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
@@ -270,7 +295,7 @@ impl Open {
             nonce: *sealed.nonce(),
             ciphertext_and_tag: sealed.into_ciphertext_and_tag(),
         };
-        Ok((wrapped, check_value))
+        Ok(NewMaterial { wrapped, check_value, public_key })
     }
 
     /// The material of a wrapped version, opened once and then held in locked memory.
@@ -297,15 +322,16 @@ impl Open {
         let wrapped = WrappedKey::open(wrapped).map_err(|_| corrupt())?;
         let master = bundle.master_key(wrapped.master_version).ok_or_else(corrupt)?.clone();
         let aad = wrapped_key_associated_data(&key.tenant, place, key.spec, master.version);
-        let len = key.spec.key_len();
+        let expected_len = key.spec.key_len();
         let opened = self
             .hsm("open", deadline, move |session| {
                 let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag)?;
                 let secret = session.open(master.object, master.algorithm, &aad, &sealed)?;
-                let mut material = LockedBytes::zeroed(len);
-                if secret.expose().len() != len {
+                let len = secret.expose().len();
+                if expected_len.is_some_and(|expected| expected != len) {
                     return Err(HsmError::CiphertextInvalid);
                 }
+                let mut material = LockedBytes::zeroed(len);
                 material.expose_mut().copy_from_slice(secret.expose());
                 Ok(Arc::new(material))
             })
@@ -328,6 +354,7 @@ pub fn object_kind(spec: KeySpec) -> ObjectKind {
     match spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => ObjectKind::SealingKey(algorithm),
         KeyAlgorithm::Mac(algorithm) => ObjectKind::MacKey(algorithm),
+        KeyAlgorithm::Pair(algorithm) => ObjectKind::KeyPair(algorithm, PairUsage::Sign),
     }
 }
 

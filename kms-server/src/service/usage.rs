@@ -3,6 +3,7 @@
 use super::{Node, ServiceError};
 use crate::store::KeyRow;
 use kms_core::mac::MacAlgorithm;
+use kms_core::pair::PairAlgorithm;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage};
 use kms_core::suite::AeadAlgorithm;
@@ -14,7 +15,7 @@ use kms_core::suite::AeadAlgorithm;
 pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Mac(_) => Err(forbids(row, KeyUsage::EncryptDecrypt)),
+        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, KeyUsage::EncryptDecrypt)),
     }
 }
 
@@ -25,7 +26,18 @@ pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
 pub(super) fn mac(row: &KeyRow) -> Result<MacAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Mac(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Aead(_) => Err(forbids(row, KeyUsage::GenerateVerifyMac)),
+        KeyAlgorithm::Aead(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, KeyUsage::GenerateVerifyMac)),
+    }
+}
+
+/// What kind of pair a key signs with.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS` for a key that does not sign.
+pub(super) fn pair(row: &KeyRow) -> Result<PairAlgorithm, ServiceError> {
+    match row.spec.algorithm() {
+        KeyAlgorithm::Pair(algorithm) => Ok(algorithm),
+        KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => Err(forbids(row, KeyUsage::SignVerify)),
     }
 }
 
@@ -34,6 +46,7 @@ const fn calls(usage: KeyUsage) -> &'static str {
     match usage {
         KeyUsage::EncryptDecrypt => "Encrypt, Decrypt and data keys",
         KeyUsage::GenerateVerifyMac => "GenerateMac and VerifyMac",
+        KeyUsage::SignVerify => "Sign, Verify and GetPublicKey",
     }
 }
 

@@ -11,6 +11,7 @@ use kms_core::id::{
 };
 use kms_core::key::{Cryptoperiod, Destruction, KeyState, Standing};
 use kms_core::merkle::Frontier;
+use kms_core::pair::PairPublicKey;
 use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
@@ -248,7 +249,7 @@ impl Database {
     async fn with_versions(&self, key: KeyRow, mac: &RowMac) -> Result<KeyWithVersions, DatabaseError> {
         let rows = sqlx::query(
             "SELECT version, state, created, hsm_object, wrapped, mac, state_before, destroys, destruction_asked, \
-             destruction_asked_by, check_value FROM key_versions \
+             destruction_asked_by, check_value, public_key FROM key_versions \
              WHERE tenant = $1 AND key_id = $2 ORDER BY version",
         )
         .bind(key.tenant.as_str())
@@ -439,6 +440,12 @@ fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, 
                     .try_into()
                     .map(CheckValue)
                     .map_err(|_| DatabaseError::Corrupt { what: "check value" })?,
+            ),
+        },
+        public_key: match row.try_get::<Option<Vec<u8>>, _>(11)? {
+            None => None,
+            Some(der) => Some(
+                PairPublicKey::from_spki(&der).map_err(|_| DatabaseError::Corrupt { what: "public key" })?,
             ),
         },
     };

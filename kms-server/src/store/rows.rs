@@ -2,6 +2,7 @@
 
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
 use kms_core::key::{Cryptoperiod, Standing};
+use kms_core::pair::PairPublicKey;
 use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::{CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
@@ -84,6 +85,8 @@ pub struct VersionRow {
     pub material: Material,
     /// The first bytes of a zero block encrypted under it, where they are known.
     pub check_value: Option<CheckValue>,
+    /// The public half of a key pair, from when it is complete. It outlives the private half.
+    pub public_key: Option<PairPublicKey>,
 }
 
 impl VersionRow {
@@ -204,6 +207,7 @@ impl RowMac {
             kind,
             material,
             row.check_value.as_ref().map_or(&[], |value| &value.0),
+            &row.public_key.as_ref().map(PairPublicKey::to_spki).unwrap_or_default(),
         ]))
     }
 
@@ -230,6 +234,11 @@ mod tests {
 
     const DOCUMENT: &str = include_str!("../../../docs/formats/database.md");
     const KEY_ID: KeyId = KeyId([7; 16]);
+    /// RFC 8032, section 7.1, test 1.
+    const ED25519_PUBLIC_KEY: [u8; 32] = [
+        0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a, 0x0e,
+        0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
+    ];
     const CREATED: UnixMillis = UnixMillis(1_795_399_200_000);
 
     fn hex(bytes: &[u8]) -> String {
@@ -291,6 +300,7 @@ mod tests {
             sensitivity: 1,
             revision: 5,
         };
+        let public_key = PairPublicKey::from_ed25519(&ED25519_PUBLIC_KEY).expect("on its curve");
         let of_material = |material| VersionRow {
             tenant: default_tenant(),
             key_id: KEY_ID,
@@ -300,6 +310,7 @@ mod tests {
             created: CREATED,
             material,
             check_value: Some(CheckValue([0xc1, 0xc2, 0xc3])),
+            public_key: Some(public_key.clone()),
         };
         let input = hex(&key_row(&key));
         assert!(DOCUMENT.contains(&input), "docs/formats/database.md must hold {input}");

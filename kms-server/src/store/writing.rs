@@ -6,6 +6,7 @@ use kms_core::audit::Segment;
 use kms_core::codec;
 use kms_core::id::{KeyId, UnixMillis};
 use kms_core::merkle::Frontier;
+use kms_core::pair::PairPublicKey;
 use kms_core::suite::Digest32;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
@@ -184,12 +185,13 @@ impl Database {
         };
         sqlx::query(
             "INSERT INTO key_versions (tenant, key_id, version, state, created, hsm_object, wrapped, mac, \
-             state_before, destroys, destruction_asked, destruction_asked_by, check_value) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             state_before, destroys, destruction_asked, destruction_asked_by, check_value, public_key) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT (tenant, key_id, version) DO UPDATE SET state = excluded.state, mac = excluded.mac, \
              hsm_object = excluded.hsm_object, wrapped = excluded.wrapped, state_before = excluded.state_before, \
              destroys = excluded.destroys, destruction_asked = excluded.destruction_asked, \
-             destruction_asked_by = excluded.destruction_asked_by, check_value = excluded.check_value",
+             destruction_asked_by = excluded.destruction_asked_by, check_value = excluded.check_value, \
+             public_key = excluded.public_key",
         )
         .bind(row.tenant.as_str())
         .bind(row.key_id.0.to_vec())
@@ -204,6 +206,7 @@ impl Database {
         .bind(row.destruction_request.as_ref().map(|one| to_i64(one.time.0)))
         .bind(row.destruction_request.as_ref().map(|one| one.by.to_uri()))
         .bind(row.check_value.map(|value| value.0.to_vec()))
+        .bind(row.public_key.as_ref().map(PairPublicKey::to_spki))
         .execute(connection)
         .await?;
         Ok(())

@@ -318,6 +318,7 @@ pub fn version_row(key: &KeyRow, number: u32) -> VersionRow {
         destruction_request: None,
         created: UnixMillis(1),
         check_value: Some(CheckValue([number as u8; 3])),
+        public_key: None,
         // Both kinds of material: the other column of each is NULL.
         material: match number {
             1 => Material::Wrapped(vec![key.key_id.0[0]; 60]),

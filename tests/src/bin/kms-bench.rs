@@ -140,6 +140,21 @@ impl Crypto for EchoServer {
     ) -> Result<Response<v1::GenerateRandomResponse>, Status> {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
+
+    async fn sign(&self, _: Request<v1::SignRequest>) -> Result<Response<v1::SignResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn verify(&self, _: Request<v1::VerifyRequest>) -> Result<Response<v1::VerifyResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn get_public_key(
+        &self,
+        _: Request<v1::GetPublicKeyRequest>,
+    ) -> Result<Response<v1::GetPublicKeyResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
 }
 
 /// One of the comparison servers; prints its port and runs until it is killed.

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
+use kms_core::pair::SignatureAlgorithm;
 use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
@@ -67,6 +68,10 @@ pub enum Command {
     /// Make and verify MACs of small files
     #[command(subcommand)]
     Mac(MacCommand),
+    /// Sign a file of up to 64 KiB, or a digest, with a key pair
+    Sign(SignArguments),
+    /// Verify a signature; only exit code 0 says that it is right
+    Verify(VerifyArguments),
     /// Take random bytes of the HSM
     Random(RandomArguments),
     /// Read, export and verify the audit log
@@ -154,6 +159,11 @@ pub enum KeyCommand {
     },
     /// Keep a key after all; it is suspended then if it was active
     CancelDestruction(KeyArgument),
+    /// Print the public half of a key pair in PEM
+    PublicKey {
+        /// Name or id, with @VERSION for another than the current version
+        key: String,
+    },
     /// Print the signed certificates of what was destroyed of a key
     Certificates {
         /// Name or id
@@ -242,6 +252,53 @@ pub enum MacCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "mac")]
         mac_file: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct SigningArguments {
+    /// Name or id, with @VERSION for another than the current version
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+    /// File to read; - for the standard input
+    #[arg(value_name = "IN")]
+    pub source: PathBuf,
+    /// The file holds the digest of what is signed
+    #[arg(long)]
+    pub digest: bool,
+    /// How; by default the one way of the pair, or rsa-pss-sha-256
+    #[arg(long, value_name = "ALGORITHM", value_parser = parse_signature_algorithm)]
+    pub algorithm: Option<SignatureAlgorithm>,
+    /// The signer's ID of SM2; by default 1234567812345678
+    #[arg(long, value_name = "ID")]
+    pub user_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SignArguments {
+    #[command(flatten)]
+    pub signing: SigningArguments,
+    /// Write the signature to this new file and do not print it
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    #[command(flatten)]
+    pub signing: SigningArguments,
+    /// The signature as it was printed
+    #[arg(long, value_name = "BASE64", required_unless_present = "signature_file")]
+    pub signature: Option<String>,
+    /// File with the bytes of the signature
+    #[arg(long, value_name = "FILE", conflicts_with = "signature")]
+    pub signature_file: Option<PathBuf>,
+}
+
+fn parse_signature_algorithm(text: &str) -> Result<SignatureAlgorithm, String> {
+    SignatureAlgorithm::from_name(text).ok_or_else(|| {
+        let names: Vec<&str> = SignatureAlgorithm::ALL.into_iter().map(SignatureAlgorithm::name).collect();
+        format!("is none of: {}", names.join(", "))
+    })
 }
 
 #[derive(Debug, Args)]

@@ -54,13 +54,26 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                     used.decryptions.to_string(),
                     used.macs.to_string(),
                     used.mac_verifications.to_string(),
+                    used.signatures.to_string(),
+                    used.signature_verifications.to_string(),
                     rfc3339(used.last_used),
                     used.last_used_by.clone(),
                 ]
             })
             .collect();
         table(
-            &["VERSION", "DATA KEYS", "ENCRYPTIONS", "DECRYPTIONS", "MACS", "VERIFIED", "LAST USED", "BY"],
+            &[
+                "VERSION",
+                "DATA KEYS",
+                "ENCRYPTIONS",
+                "DECRYPTIONS",
+                "MACS",
+                "VERIFIED",
+                "SIGNATURES",
+                "VERIFIED",
+                "LAST USED",
+                "BY",
+            ],
             &rows,
         )
     };
@@ -75,6 +88,8 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                     "decryptions": used.decryptions,
                     "macs": used.macs,
                     "mac_verifications": used.mac_verifications,
+                    "signatures": used.signatures,
+                    "signature_verifications": used.signature_verifications,
                     "last_used": rfc3339(used.last_used),
                     "last_used_by": used.last_used_by,
                 })

@@ -14,12 +14,13 @@ use zeroize::Zeroizing;
 
 /// Longest MAC that there is, in bytes.
 const MAC_LEN_MAX: usize = 64;
+const NEXT: &str = "kms mac --help";
 
 pub async fn run(session: &Session, command: MacCommand) -> Result<(), Failure> {
     match command {
         MacCommand::Generate { key, source, out_mac } => {
             let reference = key_reference(&key)?;
-            let message = read("message", &source, MESSAGE_LEN_MAX)?;
+            let message = read("message", &source, MESSAGE_LEN_MAX, NEXT)?;
             // Opened before the call, as data keys' files are.
             let file = new_file(out_mac.as_deref(), Readers::Owner)?;
             let client = session.connect().await?;
@@ -42,10 +43,10 @@ pub async fn run(session: &Session, command: MacCommand) -> Result<(), Failure> 
             let mac = match (mac, mac_file) {
                 (Some(text), _) => from_base64(&text)
                     .ok_or_else(|| Failure::field("mac", "is not base64", "kms mac verify --help"))?,
-                (None, Some(path)) => read("mac", &path, MAC_LEN_MAX)?,
+                (None, Some(path)) => read("mac", &path, MAC_LEN_MAX, NEXT)?,
                 (None, None) => unreachable!("the command line asks for one of the two"),
             };
-            let message = read("message", &source, MESSAGE_LEN_MAX)?;
+            let message = read("message", &source, MESSAGE_LEN_MAX, NEXT)?;
             let client = session.connect().await?;
             let verified = client
                 .verify_mac(&reference, &message, &mac)
@@ -72,8 +73,7 @@ pub async fn random(session: &Session, arguments: RandomArguments) -> Result<(),
 }
 
 /// All of a file, or as much of it that the refusal of the service names a length that is too long.
-fn read(what: &str, path: &Path, len_max: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let next = "kms mac --help";
+pub fn read(what: &str, path: &Path, len_max: usize, next: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let unreadable =
         |error: io::Error| Failure::new(format!("{} cannot be read: {error}", path.display()), next);
     let mut bytes = Zeroizing::new(Vec::with_capacity(len_max + 1));

@@ -10,6 +10,7 @@ mod mac;
 mod manual;
 mod output;
 mod pending;
+mod sign;
 mod status;
 
 use args::{Arguments, Command};
@@ -103,6 +104,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Mac(command) => mac::run(session, command).await?,
+        Command::Sign(arguments) => sign::sign(session, arguments).await?,
+        Command::Verify(arguments) => sign::verify(session, arguments).await?,
         Command::Random(arguments) => mac::random(session, arguments).await?,
         Command::Audit(command) => audit::run(session, command).await?,
         Command::Completions { shell } => manual::completions(shell)?,

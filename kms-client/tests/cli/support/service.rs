@@ -37,6 +37,11 @@ pub fn refusal(code: Code, reason: Reason, message: &str) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// Something that depends on all that is signed.
+fn fake_signature(input: &[u8], is_digest: bool, user_id: &[u8]) -> Vec<u8> {
+    [input, &[u8::from(is_digest)], user_id].concat()
+}
+
 /// What the service does and what it saw.
 #[derive(Default)]
 pub struct Script {
@@ -183,6 +188,7 @@ impl Fake {
                 state: v1::KeyState::Active.into(),
                 created: time,
                 check_value: vec![0xc1, 0xc2, 0xc3],
+                public_key: vec![],
                 destruction: None,
             }],
             destruction: None,
@@ -296,6 +302,8 @@ impl Keys for Fake {
             decryptions: 3,
             macs: 2,
             mac_verifications: 1,
+            signatures: 0,
+            signature_verifications: 0,
             last_used: Some(prost_types::Timestamp { seconds: 1_795_000_000, nanos: 0 }),
             last_used_by: "kms://default/operator/app".into(),
         };
@@ -411,6 +419,47 @@ impl Crypto for Fake {
             ));
         }
         Ok(Response::new(v1::VerifyMacResponse { key_id: KEY_ID.into(), key_version: 1 }))
+    }
+
+    async fn sign(&self, request: Request<v1::SignRequest>) -> Answer<v1::SignResponse> {
+        self.admit("sign").await?;
+        let request = request.into_inner();
+        Ok(Response::new(v1::SignResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            algorithm: v1::SignatureAlgorithm::Ed25519.into(),
+            signature: fake_signature(&request.input, request.is_digest, &request.user_id),
+        }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyResponse> {
+        self.admit("verify").await?;
+        let request = request.into_inner();
+        if request.signature != fake_signature(&request.input, request.is_digest, &request.user_id) {
+            return Err(refusal(
+                Code::InvalidArgument,
+                Reason::KeySignatureInvalid,
+                "the signature is not one",
+            ));
+        }
+        Ok(Response::new(v1::VerifyResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            algorithm: v1::SignatureAlgorithm::Ed25519.into(),
+        }))
+    }
+
+    async fn get_public_key(&self, _: Request<v1::GetPublicKeyRequest>) -> Answer<v1::GetPublicKeyResponse> {
+        self.admit("get_public_key").await?;
+        // RFC 8410, section 10.1.
+        let text = "302a300506032b657003210019bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+        Ok(Response::new(v1::GetPublicKeyResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            spec: v1::KeySpec::Ed25519.into(),
+            public_key: base16ct::lower::decode_vec(text).expect("hexadecimal"),
+            algorithms: vec![v1::SignatureAlgorithm::Ed25519.into()],
+        }))
     }
 
     async fn generate_random(

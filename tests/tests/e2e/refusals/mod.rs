@@ -6,6 +6,7 @@ mod keys;
 mod life;
 mod macs;
 mod roles;
+mod signatures;
 mod specs;
 mod tampering;
 

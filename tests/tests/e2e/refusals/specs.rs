@@ -75,7 +75,7 @@ async fn every_cipher_encrypts_and_makes_data_keys_of_every_cipher_and_of_no_mac
 #[tokio::test]
 async fn a_planned_number_makes_no_key() {
     let (mut rpc, mut expected) = (admin().await, Expected::default());
-    for number in [0, 5, 12, 15, 20, 32, 36, 40, 44, 64, 66, 72, 74, 99, -1] {
+    for number in [0, 5, 12, 15, 20, 31, 35, 39, 41, 45, 64, 66, 72, 74, 99, -1] {
         let request =
             v1::CreateKeyRequest { name: "spec-planned".into(), spec: number, ..Default::default() };
         expected.refusal(rpc.keys.create_key(request).await, "SPEC_UNSUPPORTED", Some("spec"));
