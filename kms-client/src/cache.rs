@@ -25,7 +25,8 @@ use tracing::debug;
 /// Most files under one data key, whatever the limits say (docs/formats/file.md).
 const USE_COUNT_MAX: u64 = 1 << 32;
 
-/// How long and for how much a data key is used. A limit of 0 means that no data key is kept.
+/// How long and for how much a data key is used. With an age or a number of entries of 0 no data key is kept; with 0 messages or
+/// bytes none for encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheLimits {
     /// Age from which on a data key is not used any more, and is wiped. So long after a key was suspended, rotated

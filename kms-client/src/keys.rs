@@ -90,8 +90,6 @@ pub struct Version {
     pub created: UnixMillis,
     /// The first bytes of a zero block encrypted under it; empty where they are not known.
     pub check_value: Vec<u8>,
-    /// The public half of a key pair, SubjectPublicKeyInfo in DER; empty for other keys.
-    pub public_key: Vec<u8>,
     /// Its own destruction, where one is scheduled or was done.
     pub destruction: Option<KeyDestruction>,
 }
@@ -154,7 +152,6 @@ impl TryFrom<v1::Key> for Key {
                 state: convert::key_state(version.state)?,
                 created: convert::time(version.created, "a key version")?,
                 check_value: version.check_value,
-                public_key: version.public_key,
                 destruction: destruction(version.destruction)?,
             })
         };
@@ -415,15 +412,31 @@ impl Client {
         &self,
         key: &KeyRef,
     ) -> Result<Vec<SignedDestruction>, ClientError> {
-        let request = v1::GetDestructionCertificatesRequest { key: key.to_string() };
-        let answer = self
-            .call(Repeat::Safe, &request, |mut stubs, request| async move {
-                stubs.keys.get_destruction_certificates(request).await
-            })
-            .await?;
-        let certificate = |bytes: &Vec<u8>| {
-            codec::open(bytes).map_err(|error| ClientError::malformed(format!("a certificate {error}")))
-        };
-        answer.certificates.iter().map(certificate).collect()
+        let mut certificates = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::GetDestructionCertificatesRequest {
+                key: key.to_string(),
+                page_size: 0,
+                page_token: std::mem::take(&mut page_token),
+            };
+            let page = self
+                .call(Repeat::Safe, &request, |mut stubs, request| async move {
+                    stubs.keys.get_destruction_certificates(request).await
+                })
+                .await?;
+            for bytes in &page.certificates {
+                let opened = codec::open(bytes);
+                certificates
+                    .push(opened.map_err(|error| ClientError::malformed(format!("a certificate {error}")))?);
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(certificates);
+            }
+            if page.next_page_token == request.page_token {
+                return Err(ClientError::malformed("the list of certificates does not end"));
+            }
+            page_token = page.next_page_token;
+        }
     }
 }

@@ -89,13 +89,16 @@ pub struct DestroyedVersion {
 /// How material was destroyed, and what of it may remain.
 #[derive(Encode, Decode, Clone, Debug, PartialEq, Eq)]
 pub enum DestructionMethod {
-    /// `C_DestroyObject`; the token then knew no object with this id. Copies: what the HSM's vendor or a
-    /// ceremony has backed up.
+    /// The token knows no object with this id any more. Copies: what the HSM's vendor or a ceremony has backed up.
     #[n(0)]
     HsmObject {
         /// The object's id.
         #[n(0)]
         object: HsmObjectId,
+        /// `C_DestroyObject` destroyed it. Otherwise there was none: an earlier try was interrupted behind that call, or
+        /// the object was never made or lost before.
+        #[n(1)]
+        was_there: bool,
     },
     /// The sealed material left the database in the transaction of this certificate's record. Copies: backups of
     /// the database hold it sealed, for as long as the named master key exists.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 mod specs;
 
@@ -160,11 +161,26 @@ pub struct CeremonyWorker {
 }
 
 /// Which keys are made.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// The specifications of new keys and data keys. Keys that are there already go on working.
     pub specs: AllowedSpecs,
+    /// How long after an unseal this node begins to destroy what is due, in seconds: time to notice a wrong clock.
+    pub destruction_delay_seconds: u32,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { specs: AllowedSpecs::default(), destruction_delay_seconds: 3600 }
+    }
+}
+
+impl Keys {
+    /// How long after an unseal this node begins to destroy what is due.
+    pub fn destruction_delay(&self) -> Duration {
+        Duration::from_secs(self.destruction_delay_seconds.into())
+    }
 }
 
 /// Limits.

@@ -85,6 +85,7 @@ where
     S: FnOnce() -> anyhow::Result<F>,
     F: Future<Output = ()>,
 {
+    crate::random::move_clock_ahead();
     let state = std::path::absolute(&arguments.state)?;
     fs::DirBuilder::new()
         .recursive(true)
@@ -338,6 +339,7 @@ fn write_config(layout: &Layout, made: &Made, listen: SocketAddr) -> anyhow::Res
          client_ca = \"certificates/ca.pem\"\n\n\
          [database]\nurl = \"sqlite:kms.db\"\n\n\
          [hsm]\nmodule = {module:?}\nprofile = \"auto\"\n\n\
+         [keys]\ndestruction_delay_seconds = 0\n\n\
          [ceremony]\nworker = [{program:?}, \"ceremony\", \"worker\"]\n",
         metrics = SocketAddr::new(listen.ip(), if listen.port() == 0 { 0 } else { listen.port() + 1 }),
         module = made.module,

@@ -32,14 +32,21 @@ fn ahead() -> Duration {
     Duration::ZERO
 }
 
-/// How much later it is than the machine's clock says: `KMS_CLOCK_AHEAD` in seconds, for tests of what takes days. Only in
-/// builds with the feature `dev`; release builds are made without it.
+#[cfg(feature = "dev")]
+static AHEAD_SECONDS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
 #[cfg(feature = "dev")]
 fn ahead() -> Duration {
-    use std::sync::LazyLock;
-    static AHEAD: LazyLock<Duration> = LazyLock::new(|| {
-        let seconds = std::env::var("KMS_CLOCK_AHEAD").ok().and_then(|text| text.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(0))
-    });
-    *AHEAD
+    Duration::from_secs(AHEAD_SECONDS.load(std::sync::atomic::Ordering::Relaxed))
+}
+
+/// Lets it be later than the machine's clock says, for tests of what takes days: `KMS_CLOCK_AHEAD` in seconds. Only the
+/// command `dev` does this.
+#[cfg(feature = "dev")]
+pub fn move_clock_ahead() {
+    let Some(seconds) = std::env::var("KMS_CLOCK_AHEAD").ok().and_then(|text| text.parse().ok()) else {
+        return;
+    };
+    eprintln!("KMS_CLOCK_AHEAD: the clock is {seconds} s ahead of the machine's");
+    AHEAD_SECONDS.store(seconds, std::sync::atomic::Ordering::Relaxed);
 }

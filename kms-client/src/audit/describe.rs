@@ -180,10 +180,10 @@ mod tests {
 
     #[test]
     fn an_event_of_a_later_version_is_still_named() {
-        let unknown = record("key.destroy", Outcome::Done).key(KeyId([7; 16]), None);
+        let unknown = record("key.teleport", Outcome::Done).key(KeyId([7; 16]), None);
         assert_eq!(
             describe(TIME, &unknown),
-            "2026-11-23T02:00:00Z kms://default/administrator/admin did key.destroy with key \
+            "2026-11-23T02:00:00Z kms://default/administrator/admin did key.teleport with key \
              07070707-0707-0707-0707-070707070707 on node-1: done"
         );
     }

@@ -15,6 +15,8 @@ struct State<K, V> {
     store: Store<K, V>,
     /// Calls that somebody waits for; they live as long as somebody does.
     flights: HashMap<K, Weak<Flight<V>>>,
+    /// Counts how often everything was forgotten: what was fetched before that is not kept.
+    cleared_count: u64,
     hit_count: u64,
     miss_count: u64,
 }
@@ -26,7 +28,13 @@ pub(super) struct Part<K, V> {
 
 impl<K: Eq + Hash + Clone, V> Part<K, V> {
     pub fn new(bounds: Bounds) -> Self {
-        let state = State { store: Store::new(bounds), flights: HashMap::new(), hit_count: 0, miss_count: 0 };
+        let state = State {
+            store: Store::new(bounds),
+            flights: HashMap::new(),
+            cleared_count: 0,
+            hit_count: 0,
+            miss_count: 0,
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -51,13 +59,13 @@ impl<K: Eq + Hash + Clone, V> Part<K, V> {
         F: Future<Output = Result<V, ClientError>>,
     {
         loop {
-            let flight = {
+            let (flight, cleared_count) = {
                 let mut state = self.lock();
                 if let Some(value) = state.store.take(&key, byte_count, Instant::now()) {
                     state.hit_count += 1;
                     return Ok(value);
                 }
-                state.join(&key)
+                (state.join(&key), state.cleared_count)
             };
             let mut has_fetched = false;
             let result = flight
@@ -68,7 +76,9 @@ impl<K: Eq + Hash + Clone, V> Part<K, V> {
                     let value = Arc::new(fetch().await.map_err(Arc::new)?);
                     let mut state = self.lock();
                     state.miss_count += 1;
-                    state.store.insert(key.clone(), Arc::clone(&value), byte_count, made);
+                    if state.cleared_count == cleared_count {
+                        state.store.insert(key.clone(), Arc::clone(&value), byte_count, made);
+                    }
                     Ok(value)
                 })
                 .await
@@ -88,7 +98,10 @@ impl<K: Eq + Hash + Clone, V> Part<K, V> {
     }
 
     pub fn clear(&self) {
-        self.lock().store.clear();
+        let mut state = self.lock();
+        state.store.clear();
+        state.flights.clear();
+        state.cleared_count += 1;
     }
 
     /// Entries, hits and misses.

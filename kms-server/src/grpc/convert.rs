@@ -6,7 +6,7 @@ use crate::store::DestructionRequest;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
-use kms_core::pair::{PairPublicKey, SignatureAlgorithm};
+use kms_core::pair::SignatureAlgorithm;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
 use kms_core::suite::AeadAlgorithm;
@@ -245,7 +245,6 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
                 created: Some(timestamp(version.created)),
                 destruction: proto_destruction(&version.standing, version.destruction_request.as_ref()),
                 check_value: version.check_value.map(|value| value.0.to_vec()).unwrap_or_default(),
-                public_key: version.public_key.as_ref().map(PairPublicKey::to_spki).unwrap_or_default(),
             })
             .collect(),
         created: Some(timestamp(row.created)),

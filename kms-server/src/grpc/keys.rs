@@ -9,6 +9,9 @@ use kms_proto::v1::{self, keys_server::Keys};
 use tonic::{Request, Response, Status};
 
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+/// One of a key with the most versions has about 200 KB.
+const CERTIFICATES_DEFAULT: u32 = 1;
+const CERTIFICATES_MAX: u32 = 100;
 const PAGE_SIZE_DEFAULT: u32 = 100;
 /// The longest names in so many keys fit into the shortest message that can be configured.
 const PAGE_SIZE_MAX: u32 = 250;
@@ -224,8 +227,36 @@ impl Keys for Gate {
         self.call(method, action, request, |node, caller, message| async move {
             allowed?;
             let key = convert::key_selector("key", &message.key)?;
-            let certificates = node.destruction_certificates(&caller, &key).await?;
-            Ok(v1::GetDestructionCertificatesResponse { certificates })
+            let count = match message.page_size {
+                0 => CERTIFICATES_DEFAULT,
+                size if size <= CERTIFICATES_MAX => size,
+                size => {
+                    let error = format!("is {size}; at most {CERTIFICATES_MAX} are allowed");
+                    return Err(ServiceError::field("page_size", error));
+                }
+            };
+            let after = match message.page_token.as_str() {
+                "" => UnixMillis(0),
+                token => {
+                    token.parse().map(UnixMillis).ok().filter(|time| time.0 < i64::MAX as u64).ok_or_else(
+                        || {
+                            ServiceError::field(
+                                "page_token",
+                                "is not one that GetDestructionCertificates returned",
+                            )
+                        },
+                    )?
+                }
+            };
+            let mut found = node.destruction_certificates(&caller, &key, after, count + 1).await?;
+            let has_more = found.len() > count as usize;
+            found.truncate(count as usize);
+            let next_page_token = match found.last() {
+                Some((time, _)) if has_more => time.0.to_string(),
+                _ => String::new(),
+            };
+            let certificates = found.into_iter().map(|(_, certificate)| certificate).collect();
+            Ok(v1::GetDestructionCertificatesResponse { certificates, next_page_token })
         })
         .await
     }

@@ -90,21 +90,25 @@ impl Node {
     pub(super) async fn erase(&self, open: &Open, entry: &KeyEntry) -> Result<(), ServiceError> {
         let row = &entry.row;
         let is_whole_key = row.standing.state == KeyState::Destroying;
-        let doomed: Vec<&VersionRow> = entry
-            .versions
-            .iter()
-            .filter(|version| match version.standing.state {
-                state if is_whole_key => !state.is_destroyed(),
-                state => state == KeyState::Destroying,
-            })
-            .collect();
+        let doomed = entry.versions.iter().filter(|version| match version.standing.state {
+            state if is_whole_key => !state.is_destroyed(),
+            state => state == KeyState::Destroying,
+        });
+        // Single versions one by one: each may have been asked for by somebody else.
+        let doomed: Vec<&VersionRow> = doomed.take(if is_whole_key { usize::MAX } else { 1 }).collect();
         if doomed.is_empty() && !is_whole_key {
             return Ok(());
         }
+        let mut found = Vec::with_capacity(doomed.len());
         for version in &doomed {
-            if let Material::Resident(object) = version.material {
-                erase_object(open, object).await?;
+            if self.opened().is_none() {
+                // Sealing waits for this. The next unseal goes on.
+                return Ok(());
             }
+            found.push(match version.material {
+                Material::Resident(object) => erase_object(open, object).await?,
+                _ => false,
+            });
         }
         let time = now();
         let compromised =
@@ -126,9 +130,9 @@ impl Node {
         }
         let mut versions = Vec::with_capacity(doomed.len());
         let mut destroyed = Vec::with_capacity(doomed.len());
-        for version in &doomed {
+        for (version, was_there) in doomed.iter().zip(found) {
             let standing = erased(version.standing, is_key_compromised, time)?;
-            destroyed.push(destroyed_version(version, &standing)?);
+            destroyed.push(destroyed_version(version, &standing, was_there)?);
             versions.push(VersionRow {
                 standing,
                 material: Material::Erased,
@@ -202,7 +206,7 @@ impl Node {
         }
     }
 
-    /// The signed certificates of a key's destructions, oldest first.
+    /// A page of the signed certificates of a key's destructions, oldest first, after a time; with each its time.
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -210,7 +214,9 @@ impl Node {
         &self,
         caller: &Caller,
         selector: &KeySelector,
-    ) -> Result<Vec<Vec<u8>>, ServiceError> {
+        after: UnixMillis,
+        count_max: u32,
+    ) -> Result<Vec<(UnixMillis, Vec<u8>)>, ServiceError> {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
         let certificates = |entry: &KeyEntry| {
@@ -223,7 +229,7 @@ impl Node {
             Err(ServiceError::new(Reason::KeyStateForbids, message))
         };
         let (_, key_id) = open.judge(&self.database, tenant, selector, certificates).await?;
-        let found = self.database.destructions(tenant, key_id).await?;
+        let found = self.database.destructions(tenant, key_id, after, count_max).await?;
         let record = self
             .record(Action::ReadDestruction.event(), Outcome::Done, caller)
             .key(key_id, None)
@@ -259,7 +265,7 @@ impl Node {
                 break;
             }
             if Instant::now() >= caller.deadline {
-                let message = "the log could not be read to its end in the time of this call; allow more";
+                let message = "the log could not be read to its end in the time of a call (limits.call_seconds of the configuration)";
                 return Err(ServiceError::new(Reason::DeadlineExceeded, message));
             }
             for stored in segments {
@@ -305,16 +311,17 @@ fn contains(bytes: &[u8], wanted: &[u8; 16]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
-/// Destroys an object and makes sure that the token knows it no more.
-async fn erase_object(open: &Open, object: HsmObjectId) -> Result<(), ServiceError> {
+/// Destroys an object and makes sure that the token knows it no more. Says whether it was there.
+async fn erase_object(open: &Open, object: HsmObjectId) -> Result<bool, ServiceError> {
     let deadline = Instant::now() + ERASE_DEADLINE;
-    match open.hsm("destroy", deadline, move |session| session.destroy(object)).await {
+    let was_there = match open.hsm("destroy", deadline, move |session| session.destroy(object)).await {
+        Ok(()) => true,
         // An earlier try was interrupted after this step.
-        Ok(()) | Err(HsmError::NotFound { .. }) => {}
+        Err(HsmError::NotFound { .. }) => false,
         Err(error) => return Err(error.into()),
-    }
+    };
     match open.hsm("exists", deadline, move |session| session.exists(object)).await? {
-        false => Ok(()),
+        false => Ok(was_there),
         true => {
             let message = "the HSM says that it destroyed an object, and still has it";
             Err(ServiceError::new(Reason::HsmUnavailable, message))
@@ -322,10 +329,14 @@ async fn erase_object(open: &Open, object: HsmObjectId) -> Result<(), ServiceErr
     }
 }
 
-fn destroyed_version(version: &VersionRow, standing: &Standing) -> Result<DestroyedVersion, ServiceError> {
+fn destroyed_version(
+    version: &VersionRow,
+    standing: &Standing,
+    was_there: bool,
+) -> Result<DestroyedVersion, ServiceError> {
     let damaged = || ServiceError::new(Reason::Internal, "a version without material is being destroyed");
     let method = match &version.material {
-        Material::Resident(object) => DestructionMethod::HsmObject { object: *object },
+        Material::Resident(object) => DestructionMethod::HsmObject { object: *object, was_there },
         Material::Wrapped(wrapped) => DestructionMethod::SealedMaterial {
             master_version: WrappedKey::open(wrapped).map_err(|_| damaged())?.master_version,
         },

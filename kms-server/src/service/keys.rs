@@ -16,6 +16,9 @@ use kms_hsm::HsmError;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Most versions of a key: its description must fit into an answer, and its destruction into a transaction.
+const VERSIONS_MAX: u32 = 2_000;
+
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
 pub struct CreateKey {
@@ -278,15 +281,21 @@ impl Node {
             }
             confirmed => confirmed?,
         };
-        let mut versions = superseded(&entry.versions)?;
-        let standing = complete(creating.standing, &Cryptoperiod::default())?;
+        let mut key = entry.row.clone();
+        let mut standing = complete(creating.standing, &Cryptoperiod::default())?;
+        let mut versions = Vec::new();
+        if creating.version < key.current_version {
+            // A newer one has taken over while the destruction of this one was pending.
+            standing = standing.apply(KeyCommand::Deactivate).map_err(transition)?;
+        } else {
+            versions = superseded(&entry.versions)?;
+            key.current_version = creating.version;
+        }
         let (check_value, public_key) = (made.check_value, made.pair_public_key);
         versions.push(VersionRow { standing, check_value, public_key, ..creating.clone() });
-        let mut key = entry.row.clone();
         if key.standing.state == KeyState::Creating {
             key.standing = complete(key.standing, &key.period)?;
         }
-        key.current_version = creating.version;
         self.commit_key(open, record, Draft::of(key, versions), None).await
     }
 
@@ -405,8 +414,10 @@ impl Node {
                 continue;
             }
             let last = entry.versions.last().map_or(entry.row.current_version, |version| version.version);
-            let number = last.next().ok_or_else(|| {
-                ServiceError::new(Reason::KeyStateForbids, "the key has as many versions as there can be")
+            let number = last.next().filter(|number| number.number() <= VERSIONS_MAX).ok_or_else(|| {
+                let message =
+                    format!("the key has {VERSIONS_MAX} versions, and no key has more; make a new one");
+                ServiceError::new(Reason::KeyStateForbids, message)
             })?;
             let mut key = entry.row.clone();
             let version = self.new_version(open, caller, (key_id, number), key.spec, key.protection).await?;

@@ -89,7 +89,8 @@ impl Node {
             return Err(ServiceError::field("byte_count", message));
         }
         let mut random = Secret::new(vec![0; byte_count as usize]);
-        open.random(random.expose_mut(), caller.deadline).await?;
+        // Not from the stock: that is what data keys are made of without an HSM call.
+        open.fresh_random(random.expose_mut(), caller.deadline).await?;
         let record = self
             .record(Action::GenerateRandom.event(), Outcome::Done, caller)
             .detail("byte_count", byte_count.to_string());

@@ -240,6 +240,14 @@ impl Open {
         if self.pool.take_random(out) {
             return Ok(());
         }
+        self.fresh_random(out, deadline).await
+    }
+
+    /// Fills `out` with random bytes that the HSM makes now.
+    ///
+    /// # Errors
+    /// Those of the pool.
+    pub async fn fresh_random(&self, out: &mut [u8], deadline: Instant) -> Result<(), HsmError> {
         let len = out.len();
         let fresh = self
             .hsm("random", deadline, move |session| {

@@ -183,9 +183,9 @@ impl Database {
         let (tenant, key_id) = after.map(|(tenant, id)| (tenant.as_str(), id.0.to_vec())).unwrap_or_default();
         let rows = sqlx::query(
             "SELECT tenant, key_id FROM keys WHERE ((state = 'PRE_ACTIVE' AND activates <= $1) \
-             OR (state = 'ACTIVE' AND expires <= $1) OR (state IN ('DESTROY_PENDING', 'DESTROYING') AND \
+             OR (state = 'ACTIVE' AND expires <= $1) OR state = 'DESTROYING' OR (state = 'DESTROY_PENDING' AND \
              destroys <= $1) OR EXISTS (SELECT 1 FROM key_versions v WHERE v.tenant = keys.tenant AND \
-             v.key_id = keys.key_id AND v.state IN ('DESTROY_PENDING', 'DESTROYING') AND v.destroys <= $1)) AND (tenant > $2 OR (tenant = $2 AND key_id > $3)) \
+             v.key_id = keys.key_id AND (v.state = 'DESTROYING' OR (v.state = 'DESTROY_PENDING' AND v.destroys <= $1)))) AND (tenant > $2 OR (tenant = $2 AND key_id > $3)) \
              ORDER BY tenant, key_id LIMIT $4",
         )
         .bind(to_i64(now.0))
@@ -216,7 +216,7 @@ impl Database {
         rows.iter().map(|row| Ok((key_id_from(row.try_get(0)?)?, version_number(row.try_get(1)?)?))).collect()
     }
 
-    /// The destruction certificates of a key, oldest first. Each carries its own signature.
+    /// The destruction certificates of a key, oldest first, after a time. Each carries its own signature.
     ///
     /// # Errors
     /// [`DatabaseError`] when the database does not answer.
@@ -224,15 +224,22 @@ impl Database {
         &self,
         tenant: &TenantName,
         key_id: KeyId,
-    ) -> Result<Vec<Vec<u8>>, DatabaseError> {
+        after: UnixMillis,
+        count_max: u32,
+    ) -> Result<Vec<(UnixMillis, Vec<u8>)>, DatabaseError> {
         let rows = sqlx::query(
-            "SELECT certificate FROM destructions WHERE tenant = $1 AND key_id = $2 ORDER BY time",
+            "SELECT time, certificate FROM destructions WHERE tenant = $1 AND key_id = $2 AND time > $3 \
+             ORDER BY time LIMIT $4",
         )
         .bind(tenant.as_str())
         .bind(key_id.0.to_vec())
+        .bind(to_i64(after.0))
+        .bind(i64::from(count_max))
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+        rows.iter()
+            .map(|row| Ok((UnixMillis(to_u64(row.try_get(0)?, "destruction")?), row.try_get(1)?)))
+            .collect()
     }
 
     /// Every object in the HSM that some version names.

@@ -219,13 +219,16 @@ impl Database {
         key: &KeyRow,
         (time, certificate): &(UnixMillis, Vec<u8>),
     ) -> Result<(), DatabaseError> {
-        sqlx::query("INSERT INTO destructions (tenant, key_id, time, certificate) VALUES ($1, $2, $3, $4)")
-            .bind(key.tenant.as_str())
-            .bind(key.key_id.0.to_vec())
-            .bind(to_i64(time.0))
-            .bind(certificate.clone())
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO destructions (tenant, key_id, time, certificate) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(key.tenant.as_str())
+        .bind(key.key_id.0.to_vec())
+        .bind(to_i64(time.0))
+        .bind(certificate.clone())
+        .execute(connection)
+        .await?;
         Ok(())
     }
 

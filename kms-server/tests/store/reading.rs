@@ -125,10 +125,11 @@ pub async fn destroyed(place: Place) {
     index_of(committer.commit(place.put_rows(Some(2), &key, erased.clone(), certificate)).await);
     let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("reads").expect("is there");
     assert_eq!((&found.key, &found.versions), (&key, &erased));
-    assert_eq!(
-        database.destructions(&key.tenant, key.key_id).await.expect("reads"),
-        [b"a certificate".to_vec()]
-    );
+    let after = async |time| {
+        database.destructions(&key.tenant, key.key_id, UnixMillis(time), 10).await.expect("reads")
+    };
+    assert_eq!(after(0).await, [(UnixMillis(1_500), b"a certificate".to_vec())]);
+    assert_eq!(after(1_500).await, []);
     let since = async |time| database.destroyed_since(UnixMillis(time)).await.expect("reads");
     assert_eq!((since(1_500).await.len(), since(1_501).await.len()), (2, 0));
     assert_eq!(due(2_000).await, [(other.tenant, other.key_id)], "what is done is not due");

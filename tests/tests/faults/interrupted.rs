@@ -53,6 +53,38 @@ async fn what_the_hsm_interrupted_is_finished_by_its_repetition() {
     audit::verify(&deployment);
 }
 
+/// A version whose creation was interrupted, and whose destruction was scheduled and cancelled, comes late: another one has
+/// taken over, and stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_finished_late_does_not_take_over() {
+    let deployment = Deployment::start(Options::default());
+    let mut admin = Rpc::connect(&deployment, "admin").await;
+    admin.keys.create_key(create("late")).await.expect("a key");
+    let (tokens, away) = (deployment.state("tokens"), deployment.state("tokens-away"));
+    fs::rename(&tokens, &away).expect("the token goes");
+    let rotated = admin.keys.rotate_key(rotate("late", "second")).await;
+    assert_eq!(Refused::from(rotated.expect_err("no HSM")).reason, "HSM_UNAVAILABLE");
+    fs::rename(&away, &tokens).expect("the token comes back");
+    let schedule = v1::ScheduleDestructionRequest { key: "late@2".into(), window_days: 7 };
+    admin.keys.schedule_destruction(schedule).await.expect("schedules");
+    let end = Instant::now() + Duration::from_secs(20);
+    while let Err(status) = admin.keys.rotate_key(rotate("late", "third")).await {
+        assert!(Instant::now() < end, "the HSM is not used again: {status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let cancel = v1::CancelDestructionRequest { key: "late@2".into() };
+    admin.keys.cancel_destruction(cancel).await.expect("cancels");
+    deployment.restart();
+
+    let mut admin = Rpc::connect(&deployment, "admin").await;
+    let describe = v1::DescribeKeyRequest { key: "late".into() };
+    let key = admin.keys.describe_key(describe).await.expect("describes").into_inner();
+    let states: Vec<_> = key.versions.iter().map(|version| version.state()).collect();
+    use v1::KeyState::{Active, Deactivated};
+    assert_eq!((key.current_version, states), (3, vec![Deactivated, Deactivated, Active]));
+    audit::verify(&deployment);
+}
+
 /// How long an administrator tries while others are faster.
 const TRYING_MAX: Duration = Duration::from_secs(60);
 

@@ -121,16 +121,34 @@ pub fn verify(session: &Session, file: &Path, bundle: &Path) -> Result<(), Failu
     let refused = |error: &dyn std::fmt::Display| {
         Failure::new(format!("{} {error}", file.display()), VERIFY).exit(EXIT_INTEGRITY)
     };
-    let signed: SignedDestruction = codec::open_armour(&text).map_err(|error| refused(&error))?;
-    let certificate = signed.verify(&bundle).map_err(|error| refused(&format!("is not genuine: {error}")))?;
-    session.output.show(|| certificate_text(&certificate), || certificate_value(&certificate))
+    let mut certificates = Vec::new();
+    for block in blocks(&text) {
+        let signed: SignedDestruction = codec::open_armour(block).map_err(|error| refused(&error))?;
+        certificates
+            .push(signed.verify(&bundle).map_err(|error| refused(&format!("is not genuine: {error}")))?);
+    }
+    session.output.show(
+        || certificates.iter().map(certificate_text).collect::<Vec<_>>().join("\n"),
+        || json!({ "certificates": certificates.iter().map(certificate_value).collect::<Vec<_>>() }),
+    )
+}
+
+/// The PEM blocks of a text, as `kms key certificates` prints them one after the other. At least one, which need not be one.
+fn blocks(text: &[u8]) -> Vec<&[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let starts = text.windows(BEGIN.len()).enumerate().filter(|(_, window)| *window == BEGIN);
+    let mut starts: Vec<usize> = starts.map(|(position, _)| position).skip(1).collect();
+    starts.insert(0, 0);
+    starts.push(text.len());
+    starts.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
 }
 
 fn method(version: &DestroyedVersion) -> String {
     match &version.method {
-        DestructionMethod::HsmObject { object } => format!(
-            "object {} destroyed in the HSM; copies: what the HSM's vendor or a ceremony has backed up",
-            hex(&object.0)
+        DestructionMethod::HsmObject { object, was_there } => format!(
+            "object {} {}; copies: what the HSM's vendor or a ceremony has backed up",
+            hex(&object.0),
+            if *was_there { "destroyed in the HSM" } else { "found to be gone from the HSM" }
         ),
         DestructionMethod::SealedMaterial { master_version } => format!(
             "sealed material removed from the database; copies: backups of the database, while master key version \

@@ -188,7 +188,6 @@ impl Fake {
                 state: v1::KeyState::Active.into(),
                 created: time,
                 check_value: vec![0xc1, 0xc2, 0xc3],
-                public_key: vec![],
                 destruction: None,
             }],
             destruction: None,
@@ -316,7 +315,10 @@ impl Keys for Fake {
     ) -> Answer<v1::GetDestructionCertificatesResponse> {
         self.admit("get_destruction_certificates").await?;
         // Nothing that is one.
-        Ok(Response::new(v1::GetDestructionCertificatesResponse { certificates: vec![vec![1, 2, 3]] }))
+        Ok(Response::new(v1::GetDestructionCertificatesResponse {
+            certificates: vec![vec![1, 2, 3]],
+            ..Default::default()
+        }))
     }
 
     async fn resume_key(&self, _: Request<v1::ResumeKeyRequest>) -> Answer<v1::Key> {

@@ -300,7 +300,7 @@ async fn a_window_has_7_to_30_days_and_30_when_none_is_named() {
         command(&mut rpc, "resume", "windowed").await.ok();
     }
     expected.refusal(command(&mut rpc, "cancel", "windowed").await, "KEY_STATE_FORBIDS", None);
-    let certificates = v1::GetDestructionCertificatesRequest { key: "windowed".into() };
+    let certificates = v1::GetDestructionCertificatesRequest { key: "windowed".into(), ..Default::default() };
     expected.refusal(rpc.keys.get_destruction_certificates(certificates).await, "KEY_STATE_FORBIDS", None);
     expected.are_all_recorded().await;
 }

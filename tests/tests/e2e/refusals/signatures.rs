@@ -156,11 +156,14 @@ async fn a_pair_signs_in_the_states_in_which_keys_encrypt_and_shows_its_public_h
         let first = rpc.crypto.sign(sign(name, None)).await.expect("signs").into_inner();
         let rotate = v1::RotateKeyRequest { key: name.clone(), ..Default::default() };
         let rotated = admin.keys.rotate_key(rotate).await.expect("rotates").into_inner();
-        let public: Vec<_> = rotated.versions.iter().map(|version| version.public_key.clone()).collect();
-        assert!(
-            public[0] == key.versions[0].public_key && public[0] != public[1],
-            "each version has its own"
-        );
+        assert_eq!((key.current_version, rotated.current_version), (1, 2));
+        let mut public = Vec::new();
+        for version in [1, 2] {
+            let asked = v1::GetPublicKeyRequest { key: format!("{name}@{version}") };
+            public
+                .push(rpc.crypto.get_public_key(asked).await.expect("a public key").into_inner().public_key);
+        }
+        assert_ne!(public[0], public[1], "each version has its own");
         // The new version does not verify what the old one signed; that one still does, and signs no more.
         let (current, old) = (sign(name, None), sign(&format!("{name}@1"), None));
         expected.refusal(
