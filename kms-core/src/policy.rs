@@ -191,7 +191,15 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::Seal
         ),
         Role::Auditor => {
-            matches!(action, A::DescribeKey | A::ListKeys | A::ReadUsage | A::ReadDestruction | A::ReadAudit)
+            matches!(
+                action,
+                A::DescribeKey
+                    | A::ListKeys
+                    | A::ReadUsage
+                    | A::ReadDestruction
+                    | A::GetPublicKey
+                    | A::ReadAudit
+            )
         }
         Role::Custodian => matches!(action, A::JoinCeremony | A::Seal),
     };

@@ -109,6 +109,8 @@ where
     }
     write_config(&layout, &made, arguments.listen)?;
     let mut config = Config::load(&layout.path("kms.toml"))?;
+    // Nobody waits an hour in development.
+    config.keys.destruction_delay_seconds = 0;
     config.log.filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".into());
     crate::telemetry::start_log(&config.log)?;
     runtime.block_on(async {
@@ -339,7 +341,6 @@ fn write_config(layout: &Layout, made: &Made, listen: SocketAddr) -> anyhow::Res
          client_ca = \"certificates/ca.pem\"\n\n\
          [database]\nurl = \"sqlite:kms.db\"\n\n\
          [hsm]\nmodule = {module:?}\nprofile = \"auto\"\n\n\
-         [keys]\ndestruction_delay_seconds = 0\n\n\
          [ceremony]\nworker = [{program:?}, \"ceremony\", \"worker\"]\n",
         metrics = SocketAddr::new(listen.ip(), if listen.port() == 0 { 0 } else { listen.port() + 1 }),
         module = made.module,

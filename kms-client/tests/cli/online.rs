@@ -197,7 +197,7 @@ fn a_signature_is_made_and_verified_over_the_same_input_and_options() {
     let setup = setup();
     setup.write("contract", b"we agree");
     let made = setup.json(&["sign", "--key", "payroll", "--user-id", "alice", "contract"]);
-    assert_eq!((&made["key_version"], &made["algorithm"]), (&"2".into(), &"ed25519".into()));
+    assert_eq!((&made["key_version"], &made["algorithm"]), (&2.into(), &"ed25519".into()));
     let signature = made["signature"].as_str().expect("base64");
     let verify = |more: &[&str]| {
         setup.kms(&[&["verify", "--key", "payroll", "--signature", signature], more, &["contract"]].concat())
@@ -392,8 +392,8 @@ fn keys_are_shown_for_people_and_for_programs() {
              created          2026-11-23T02:00:00Z by kms://default/administrator/admin\n\
              revision         3\n\
              \n\
-             VERSION  STATE   CREATED\n\
-             1        ACTIVE  2026-11-23T02:00:00Z\n"
+             VERSION  STATE   CREATED               CHECK   DESTRUCTION\n\
+             1        ACTIVE  2026-11-23T02:00:00Z  c1c2c3\n"
         )
     );
     let value = setup.json(&["key", "create", "payroll", "--spec", "sm4"]);
@@ -407,12 +407,19 @@ fn keys_are_shown_for_people_and_for_programs() {
             "protection_note": "the material is sealed by a master key",
             "state": "ACTIVE",
             "current_version": 1,
-            "versions": [{ "version": 1, "state": "ACTIVE", "created": "2026-11-23T02:00:00Z" }],
+            "versions": [{
+                "version": 1,
+                "state": "ACTIVE",
+                "created": "2026-11-23T02:00:00Z",
+                "check_value": "c1c2c3",
+                "destruction": null,
+            }],
             "activates": null,
             "expires": "2030-01-23T11:46:40Z",
             "created": "2026-11-23T02:00:00Z",
             "creator": "kms://default/administrator/admin",
             "revision": 3,
+            "destruction": null,
         })
     );
     let names: Vec<Value> = setup.json(&["key", "list"])["keys"]

@@ -52,9 +52,9 @@ pub async fn foreign(place: Place) {
 
 pub async fn newer(place: Place) {
     place.create().await;
-    place.tamper("UPDATE meta SET schema_version = 3").await;
+    place.tamper("UPDATE meta SET schema_version = 4").await;
     let opened = Database::open(&place.url, &place.deployment.bundle).await;
-    assert!(matches!(opened, Err(DatabaseError::OtherSchema { found: 3, known: 2 })), "{opened:?}");
+    assert!(matches!(opened, Err(DatabaseError::OtherSchema { found: 4, known: 3 })), "{opened:?}");
 }
 
 pub async fn at_once(place: Place) {

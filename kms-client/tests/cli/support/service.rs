@@ -21,6 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::Stream;
@@ -59,6 +60,8 @@ pub struct Script {
     pub forges_proofs: bool,
     /// Calls that are never answered.
     pub hangs: bool,
+    /// How long each answer takes at least.
+    pub delay: Duration,
     /// Streams of records break after so many.
     pub breaks_records_after: Option<usize>,
     /// First indexes that streams of records were asked for.
@@ -163,11 +166,12 @@ impl Service {
 
 impl Fake {
     async fn admit(&self, call: &'static str) -> Result<(), Status> {
-        let (refusal, hangs) = {
+        let (refusal, hangs, delay) = {
             let mut script = self.script.lock().expect("no test panics with the script");
             script.calls.push(call);
-            (script.refusals.pop_front(), script.hangs)
+            (script.refusals.pop_front(), script.hangs, script.delay)
         };
+        tokio::time::sleep(delay).await;
         if hangs {
             std::future::pending::<()>().await;
         }

@@ -131,8 +131,8 @@ async fn a_reference_with_a_version_is_refused_where_a_key_is_meant() {
     for key in ["versioned@1", "versioned@0", "versioned@", "versioned@x", "@1"].map(str::to_owned) {
         let describe = v1::DescribeKeyRequest { key: key.clone() };
         expected.refusal(rpc.keys.describe_key(describe).await, "FIELD_INVALID", Some("key"));
-        let suspend = v1::SuspendKeyRequest { key };
-        expected.refusal(rpc.keys.suspend_key(suspend).await, "FIELD_INVALID", Some("key"));
+        let rotate = v1::RotateKeyRequest { key, ..Default::default() };
+        expected.refusal(rpc.keys.rotate_key(rotate).await, "FIELD_INVALID", Some("key"));
     }
     expected.are_all_recorded().await;
 }
