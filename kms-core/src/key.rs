@@ -308,8 +308,13 @@ mod tests {
     extern crate std;
 
     use super::*;
+    use alloc::collections::BTreeSet;
     use alloc::format;
     use alloc::string::String;
+    use core::cell::{Cell, RefCell};
+    use core::hash::BuildHasher;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    use std::collections::hash_map::RandomState;
 
     #[test]
     fn only_an_active_key_encrypts_and_only_an_active_or_deactivated_one_decrypts() {
@@ -364,27 +369,37 @@ mod tests {
         }
     }
 
-    proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(
-            if std::env::var_os("KMS_DEEP").is_some() { 100_000 } else { 2_000 }
-        ))]
-
-        #[test]
-        fn no_history_of_commands_and_dates_brings_a_key_back(
-            activates in proptest::option::of(0u64..100),
-            expires in proptest::option::of(0u64..100),
-            steps in proptest::collection::vec((0usize..KeyCommand::ALL.len(), 0u64..10, 0u64..20), 1..60),
-        ) {
-            let period =
-                Cryptoperiod { activates: activates.map(UnixMillis), expires: expires.map(UnixMillis) };
-            let (mut stored, mut now, mut history) =
-                (Standing::from(KeyState::Creating), UnixMillis(0), History::default());
-            for (index, later, window) in steps {
-                now.0 += later;
-                let standing = period.standing_at(stored, now);
-                history.check(standing);
-                let command = command(index, now, window);
-                if let Ok(next) = standing.apply(command) {
+    /// `KMS_DEEP=1` runs as many histories as an auditor is shown; `KMS_SEED` repeats a run.
+    #[test]
+    fn no_history_of_commands_and_dates_brings_a_key_back() {
+        let count = if std::env::var_os("KMS_DEEP").is_some() { 100_000 } else { 2_000 };
+        let seed: u64 = match std::env::var("KMS_SEED") {
+            Ok(seed) => seed.parse().expect("KMS_SEED is a number"),
+            Err(_) => RandomState::new().hash_one(count),
+        };
+        std::eprintln!("KMS_SEED={seed} repeats these histories");
+        let mut seed_bytes = [0; 32];
+        seed_bytes[..8].copy_from_slice(&seed.to_be_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes);
+        let steps = proptest::collection::vec((0..KeyCommand::ALL.len(), 0u64..10, 0u64..20), 1..60);
+        let histories = (proptest::option::of(0u64..100), proptest::option::of(0u64..100), steps);
+        let seen: RefCell<BTreeSet<(&str, &str)>> = RefCell::default();
+        let command_count = Cell::new(0u64);
+        let config = Config { failure_persistence: None, ..Config::with_cases(count) };
+        TestRunner::new_with_rng(config, rng)
+            .run(&histories, |(activates, expires, steps)| {
+                let period =
+                    Cryptoperiod { activates: activates.map(UnixMillis), expires: expires.map(UnixMillis) };
+                let (mut stored, mut now, mut history) =
+                    (Standing::from(KeyState::Creating), UnixMillis(0), History::default());
+                for (index, later, window) in steps {
+                    now.0 += later;
+                    let standing = period.standing_at(stored, now);
+                    history.check(standing);
+                    let command = command(index, now, window);
+                    command_count.set(command_count.get() + 1);
+                    let Ok(next) = standing.apply(command) else { continue };
+                    seen.borrow_mut().insert((standing.state.name(), command.name()));
                     stored = next;
                     let after = period.standing_at(stored, now);
                     history.check(after);
@@ -395,8 +410,28 @@ mod tests {
                         "{standing:?} is final for encryption"
                     );
                 }
-            }
-        }
+                Ok(())
+            })
+            .unwrap_or_else(|error| panic!("KMS_SEED={seed}: {error}"));
+        let in_table = |state| {
+            let allowed = move |command: &KeyCommand| {
+                // What was compromised before is not marked again.
+                example(state, KeyState::Active, UnixMillis(0)).apply(*command).is_ok()
+            };
+            KeyCommand::ALL.into_iter().filter(allowed).count()
+        };
+        let transition_count: usize = KeyState::ALL.into_iter().map(in_table).sum();
+        let seen = seen.into_inner().len();
+        assert_eq!(seen, transition_count, "every transition of the table was made");
+        let commands = command_count.get();
+        std::println!(
+            "DEEP-RESULT {{\"test\": \"histories of keys\", \"seed\": {seed}, \"histories\": {count}, \
+             \"commands\": {commands}, \"transitions\": {seen}}}"
+        );
+    }
+
+    proptest::proptest! {
+        #![proptest_config(Config::with_cases(2_000))]
 
         #[test]
         fn time_alone_never_makes_a_key_decrypt_that_did_not_unless_it_activates_it(
