@@ -9,6 +9,7 @@ mod listeners;
 mod program;
 mod refusals;
 mod rollback;
+mod rotations;
 mod seal_story;
 mod serving;
 mod start_refusals;
