@@ -113,13 +113,10 @@ impl Node {
         let time = now();
         let compromised =
             |standing: &Standing| standing.destruction.is_some_and(|one| one.before == KeyState::Compromised);
-        let is_key_compromised = is_whole_key && compromised(&row.standing);
-        // A whole key's request stands in its row; versions may have been asked for each by itself: the last one counts.
+        let is_key_compromised = row.standing.state == KeyState::Compromised || compromised(&row.standing);
         let request = match is_whole_key {
             true => row.destruction_request.clone(),
-            false => {
-                doomed.iter().filter_map(|one| one.destruction_request.clone()).max_by_key(|one| one.time)
-            }
+            false => doomed.first().and_then(|version| version.destruction_request.clone()),
         };
         let request = request.ok_or_else(|| {
             ServiceError::new(Reason::Internal, "a key is being destroyed, and nobody is known to have asked")

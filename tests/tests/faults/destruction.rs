@@ -131,8 +131,16 @@ async fn what_is_destroyed_is_gone(options: Options, spec: v1::KeySpec) {
     schedule(&mut admin, "saved").await;
     let compromise = v1::CompromiseKeyRequest { key: "stolen@1".into() };
     admin.keys.compromise_key(compromise).await.expect("marks it");
-    let doomed = ["whole-resident", "whole-wrapped", "stolen", "part-resident", "part-wrapped"];
-    for name in &doomed[..3] {
+    // Of a compromised key one version goes; that it was compromised with its key goes with it.
+    admin.keys.create_key(create("part-stolen", spec, wrapped)).await.expect("creates");
+    ciphertexts.push(encrypt(&mut app, "part-stolen").await);
+    rotate(&mut admin, "part-stolen").await;
+    let compromise = v1::CompromiseKeyRequest { key: "part-stolen".into() };
+    admin.keys.compromise_key(compromise).await.expect("marks it");
+    schedule(&mut admin, "part-stolen@1").await;
+    let doomed =
+        ["part-stolen", "whole-resident", "whole-wrapped", "stolen", "part-resident", "part-wrapped"];
+    for name in &doomed[1..4] {
         schedule(&mut admin, name).await;
     }
     for ciphertext in &ciphertexts {
@@ -145,14 +153,14 @@ async fn what_is_destroyed_is_gone(options: Options, spec: v1::KeySpec) {
     for name in doomed {
         let key = describe(&mut admin, name).await;
         let of_key = materials(&deployment, &key.key_id).await;
-        // The second version of the last two stays.
+        // Of some keys the second version stays.
         let gone = if name.starts_with("part-") { &of_key[..1] } else { &of_key[..] };
         objects.extend(gone.iter().filter_map(|(object, _)| object.clone()));
         sealed.extend(gone.iter().filter_map(|(_, wrapped)| wrapped.clone()));
         let checks: Vec<_> = key.versions.iter().map(|version| version.check_value.len()).collect();
         assert_eq!(checks, [3, 3], "{name}: its versions have check values");
     }
-    assert_eq!((objects.len(), sealed.len()), (3, 5));
+    assert_eq!((objects.len(), sealed.len()), (3, 6));
     let tokens = deployment.state("tokens");
     deployment.terminate();
     let object_count = {
@@ -187,8 +195,9 @@ async fn what_is_destroyed_is_gone(options: Options, spec: v1::KeySpec) {
         let states: Vec<_> = key.versions.iter().map(|version| version.state()).collect();
         (key.state(), states)
     };
-    use v1::KeyState::{Active, Destroyed, DestroyedCompromised};
+    use v1::KeyState::{Active, Compromised, Destroyed, DestroyedCompromised};
     for (name, expected) in [
+        ("part-stolen", (Compromised, vec![DestroyedCompromised, Active])),
         ("whole-resident", (Destroyed, vec![Destroyed; 2])),
         ("whole-wrapped", (Destroyed, vec![Destroyed; 2])),
         ("stolen", (Destroyed, vec![DestroyedCompromised, Destroyed])),
