@@ -78,6 +78,24 @@ struct Use<'a> {
     context: &'a EncryptionContext,
 }
 
+/// Key and version are in a state that allows a use: the key's own gates its versions.
+///
+/// # Errors
+/// `KEY_STATE_FORBIDS`; `KEY_VERSION_NOT_FOUND`.
+pub(super) fn check_state(
+    entry: &KeyEntry,
+    version: KeyVersion,
+    verb: &str,
+    may: fn(KeyState) -> bool,
+) -> Result<(), ServiceError> {
+    for state in [entry.row.standing_at(now()).state, entry.version(version)?.standing.state] {
+        if !may(state) {
+            return Err(refuse_state(entry, version, verb, state));
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn refuse_state(
     entry: &KeyEntry,
     version: KeyVersion,
@@ -235,11 +253,7 @@ impl Node {
         open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
             usage::aead(&entry.row)?;
             let number = key.version.unwrap_or(entry.row.current_version);
-            for state in [entry.row.standing_at(now()).state, entry.version(number)?.standing.state] {
-                if !state.can_encrypt() {
-                    return Err(refuse_state(entry, number, "encrypt", state));
-                }
-            }
+            check_state(entry, number, "encrypt", KeyState::can_encrypt)?;
             Ok(number)
         })
         .await
@@ -259,11 +273,7 @@ impl Node {
             if row.spec.algorithm() != KeyAlgorithm::Aead(header.algorithm) {
                 return Err(invalid(CiphertextInvalid));
             }
-            for state in [row.standing_at(now()).state, version.standing.state] {
-                if !state.can_decrypt() {
-                    return Err(refuse_state(entry, header.version, "decrypt", state));
-                }
-            }
+            check_state(entry, header.version, "decrypt", KeyState::can_decrypt)?;
             let is_fitting = match header.freshness {
                 Freshness::Salt(_) => matches!(version.material, Material::Wrapped(_)),
                 Freshness::Nonce(_) => matches!(version.material, Material::Resident(_)),

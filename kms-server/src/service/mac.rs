@@ -1,9 +1,8 @@
 //! MACs under named keys, and random bytes for callers. Every answer leaves after its record is durable.
 
-use super::crypto::refuse_state;
+use super::crypto::check_state;
 use super::open::{DECISION_COUNT_MAX, Found, Open, Place, contention};
 use super::{Caller, Node, ServiceError, usage};
-use crate::random::now;
 use crate::store::Entry;
 use kms_core::audit::Outcome;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
@@ -141,11 +140,7 @@ impl Node {
         let judged = open.judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
             let algorithm = usage::mac(&entry.row)?;
             let number = key.version.unwrap_or(entry.row.current_version);
-            for state in [entry.row.standing_at(now()).state, entry.version(number)?.standing.state] {
-                if !(wanted.may)(state) {
-                    return Err(refuse_state(entry, number, wanted.verb, state));
-                }
-            }
+            check_state(entry, number, wanted.verb, wanted.may)?;
             match wanted.given.map(<[u8]>::len) {
                 Some(len) if len != algorithm.mac_len() => {
                     let (name, whole) = (algorithm.name(), algorithm.mac_len());

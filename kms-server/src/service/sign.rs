@@ -1,10 +1,10 @@
 //! Signatures by named key pairs, and their public halves. Every answer leaves after its record is durable.
 
-use super::crypto::refuse_state;
+use super::crypto::{check_state, refuse_state};
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
 use super::{Caller, Node, ServiceError, blocking, usage};
 use crate::pairs::{PairError, PrivatePair, verify_signature};
-use crate::random::{now, system_rng};
+use crate::random::system_rng;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
 use kms_core::key::KeyState;
 use kms_core::mac::MESSAGE_LEN_MAX;
@@ -177,11 +177,7 @@ impl Node {
         let judged = open.judge(&self.database, &caller.principal.tenant, &request.key.key, |entry| {
             usage::pair(&entry.row)?;
             let number = request.key.version.unwrap_or(entry.row.current_version);
-            for state in [entry.row.standing_at(now()).state, entry.version(number)?.standing.state] {
-                if !(wanted.may)(state) {
-                    return Err(refuse_state(entry, number, wanted.verb, state));
-                }
-            }
+            check_state(entry, number, wanted.verb, wanted.may)?;
             Ok((number, to_sign(request, public_key(entry, number)?)?))
         });
         judged.await.map(|(found, (number, input))| (found, number, input))
