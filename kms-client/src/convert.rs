@@ -2,9 +2,9 @@
 
 use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
-use kms_core::id::{KeyId, KeyVersion, UnixMillis};
+use kms_core::id::{KeyId, KeyName, KeyVersion, UnixMillis};
 use kms_core::key::KeyState;
-use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use prost_types::Timestamp;
@@ -13,32 +13,18 @@ pub(crate) fn key_id(text: &str) -> Result<KeyId, ClientError> {
     KeyId::parse(text).map_err(|error| ClientError::malformed(format!("key id {text:?} {error}")))
 }
 
+pub(crate) fn key_name(text: &str) -> Result<KeyName, ClientError> {
+    KeyName::parse(text).map_err(|error| ClientError::malformed(format!("key name {text:?} {error}")))
+}
+
 pub(crate) fn key_version(number: u32) -> Result<KeyVersion, ClientError> {
     KeyVersion::new(number).ok_or_else(|| ClientError::malformed("a key has the version 0"))
 }
 
+/// The numbers are those of docs/formats/registry.md.
 pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
-    match v1::KeySpec::try_from(number) {
-        Ok(v1::KeySpec::Aes256) => Ok(KeySpec::Aes256),
-        Ok(v1::KeySpec::Sm4) => Ok(KeySpec::Sm4),
-        Ok(v1::KeySpec::Aes128) => Ok(KeySpec::Aes128),
-        Ok(v1::KeySpec::Aes192) => Ok(KeySpec::Aes192),
-        Ok(v1::KeySpec::HmacSha256) => Ok(KeySpec::HmacSha256),
-        Ok(v1::KeySpec::HmacSha384) => Ok(KeySpec::HmacSha384),
-        Ok(v1::KeySpec::HmacSha512) => Ok(KeySpec::HmacSha512),
-        Ok(v1::KeySpec::HmacSm3) => Ok(KeySpec::HmacSm3),
-        Ok(v1::KeySpec::Rsa2048) => Ok(KeySpec::Rsa2048),
-        Ok(v1::KeySpec::Rsa3072) => Ok(KeySpec::Rsa3072),
-        Ok(v1::KeySpec::Rsa4096) => Ok(KeySpec::Rsa4096),
-        Ok(v1::KeySpec::EcP256) => Ok(KeySpec::EcP256),
-        Ok(v1::KeySpec::EcP384) => Ok(KeySpec::EcP384),
-        Ok(v1::KeySpec::EcP521) => Ok(KeySpec::EcP521),
-        Ok(v1::KeySpec::Ed25519) => Ok(KeySpec::Ed25519),
-        Ok(v1::KeySpec::Sm2) => Ok(KeySpec::Sm2),
-        Ok(v1::KeySpec::Unspecified) | Err(_) => {
-            Err(ClientError::malformed(format!("key specification {number} is unknown")))
-        }
-    }
+    let known = u16::try_from(number).ok().and_then(KeySpec::from_number);
+    known.ok_or_else(|| ClientError::malformed(format!("key specification {number} is unknown")))
 }
 
 pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
@@ -50,25 +36,27 @@ pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientErr
     }
 }
 
-pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> v1::KeySpec {
-    match spec {
-        None => v1::KeySpec::Unspecified,
-        Some(KeySpec::Aes256) => v1::KeySpec::Aes256,
-        Some(KeySpec::Sm4) => v1::KeySpec::Sm4,
-        Some(KeySpec::Aes128) => v1::KeySpec::Aes128,
-        Some(KeySpec::Aes192) => v1::KeySpec::Aes192,
-        Some(KeySpec::HmacSha256) => v1::KeySpec::HmacSha256,
-        Some(KeySpec::HmacSha384) => v1::KeySpec::HmacSha384,
-        Some(KeySpec::HmacSha512) => v1::KeySpec::HmacSha512,
-        Some(KeySpec::HmacSm3) => v1::KeySpec::HmacSm3,
-        Some(KeySpec::Rsa2048) => v1::KeySpec::Rsa2048,
-        Some(KeySpec::Rsa3072) => v1::KeySpec::Rsa3072,
-        Some(KeySpec::Rsa4096) => v1::KeySpec::Rsa4096,
-        Some(KeySpec::EcP256) => v1::KeySpec::EcP256,
-        Some(KeySpec::EcP384) => v1::KeySpec::EcP384,
-        Some(KeySpec::EcP521) => v1::KeySpec::EcP521,
-        Some(KeySpec::Ed25519) => v1::KeySpec::Ed25519,
-        Some(KeySpec::Sm2) => v1::KeySpec::Sm2,
+pub(crate) fn key_spec_to_proto(spec: Option<KeySpec>) -> i32 {
+    spec.map_or(0, |spec| spec.number().into())
+}
+
+pub(crate) fn usage(number: i32) -> Result<KeyUsage, ClientError> {
+    match v1::KeyUsage::try_from(number) {
+        Ok(v1::KeyUsage::EncryptDecrypt) => Ok(KeyUsage::EncryptDecrypt),
+        Ok(v1::KeyUsage::GenerateVerifyMac) => Ok(KeyUsage::GenerateVerifyMac),
+        Ok(v1::KeyUsage::SignVerify) => Ok(KeyUsage::SignVerify),
+        Ok(v1::KeyUsage::Unspecified) | Err(_) => {
+            Err(ClientError::malformed(format!("key usage {number} is unknown")))
+        }
+    }
+}
+
+pub(crate) fn usage_to_proto(usage: Option<KeyUsage>) -> v1::KeyUsage {
+    match usage {
+        None => v1::KeyUsage::Unspecified,
+        Some(KeyUsage::EncryptDecrypt) => v1::KeyUsage::EncryptDecrypt,
+        Some(KeyUsage::GenerateVerifyMac) => v1::KeyUsage::GenerateVerifyMac,
+        Some(KeyUsage::SignVerify) => v1::KeyUsage::SignVerify,
     }
 }
 
@@ -106,6 +94,23 @@ pub(crate) fn key_state(number: i32) -> Result<KeyState, ClientError> {
         Ok(v1::KeyState::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key state {number} is unknown")))
         }
+    }
+}
+
+pub(crate) fn key_state_to_proto(state: Option<KeyState>) -> v1::KeyState {
+    match state {
+        None => v1::KeyState::Unspecified,
+        Some(KeyState::Creating) => v1::KeyState::Creating,
+        Some(KeyState::PreActive) => v1::KeyState::PreActive,
+        Some(KeyState::Active) => v1::KeyState::Active,
+        Some(KeyState::Suspended) => v1::KeyState::Suspended,
+        Some(KeyState::Deactivated) => v1::KeyState::Deactivated,
+        Some(KeyState::Archived) => v1::KeyState::Archived,
+        Some(KeyState::Compromised) => v1::KeyState::Compromised,
+        Some(KeyState::DestroyPending) => v1::KeyState::DestroyPending,
+        Some(KeyState::Destroying) => v1::KeyState::Destroying,
+        Some(KeyState::Destroyed) => v1::KeyState::Destroyed,
+        Some(KeyState::DestroyedCompromised) => v1::KeyState::DestroyedCompromised,
     }
 }
 

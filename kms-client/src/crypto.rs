@@ -108,7 +108,7 @@ impl Client {
     ) -> Result<(Secret, WrappedDataKey), ClientError> {
         let request = v1::GenerateDataKeyRequest {
             key: key.to_string(),
-            data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)).into(),
+            data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)),
             context: convert::context_to_proto(context),
             without_plaintext,
         };

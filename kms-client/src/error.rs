@@ -247,7 +247,12 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::KeyMismatch => "kms key show KEY",
         Reason::PrincipalUnknown | Reason::NotPermitted => "kms whoami",
         Reason::KeyNotFound | Reason::KeyExists => "kms key list",
-        Reason::KeyVersionNotFound | Reason::KeyStateForbids | Reason::KeyUsageForbids => "kms key show KEY",
+        Reason::KeyVersionNotFound
+        | Reason::KeyStateForbids
+        | Reason::KeyUsageForbids
+        | Reason::KeyRetained
+        | Reason::RevisionMismatch => "kms key show KEY",
+        Reason::AliasNotFound => "kms alias list",
         Reason::IdempotencyConflict => "kms key list",
         Reason::RecordNotFound => "kms audit list",
         Reason::Sealed => "kms status",

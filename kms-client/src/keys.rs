@@ -1,14 +1,17 @@
 //! Keys: names, versions and states.
 
+use crate::attributes;
 use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
+use kms_core::attributes::{KeyAttributes, ShortText};
 use kms_core::codec;
 use kms_core::destruction::SignedDestruction;
-use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, UnixMillis};
+use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, LabelName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState};
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_proto::v1;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Most keys that one page of a list asks for.
@@ -44,8 +47,35 @@ pub struct CreateKey {
     pub spec: KeySpec,
     /// Where the material shall be; `None`: resident where the token can, else wrapped.
     pub protection: Option<Protection>,
+    /// What it shall be for; `None`: the first usage of its specification.
+    pub usage: Option<KeyUsage>,
     /// When it may be used; both dates lie in the future.
     pub period: Cryptoperiod,
+    /// What is said of it.
+    pub attributes: KeyAttributes,
+}
+
+impl CreateKey {
+    /// A key of this name and specification, and everything else as the service does it by itself.
+    pub fn new(name: KeyName, spec: KeySpec) -> Self {
+        Self {
+            name,
+            spec,
+            protection: None,
+            usage: None,
+            period: Cryptoperiod::default(),
+            attributes: KeyAttributes::default(),
+        }
+    }
+}
+
+/// Which keys of a list are wanted. The default wants all.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFilter {
+    /// Those with all of these labels.
+    pub labels: BTreeMap<LabelName, ShortText>,
+    /// Those in this state.
+    pub state: Option<KeyState>,
 }
 
 /// A key's description.
@@ -57,6 +87,8 @@ pub struct Key {
     pub name: KeyName,
     /// Algorithm and length.
     pub spec: KeySpec,
+    /// What it is for.
+    pub usage: KeyUsage,
     /// Where the material is.
     pub protection: Protection,
     /// Gates every version.
@@ -77,6 +109,10 @@ pub struct Key {
     pub protection_note: String,
     /// Its destruction, where one is scheduled or was done.
     pub destruction: Option<KeyDestruction>,
+    /// What is said of it.
+    pub attributes: KeyAttributes,
+    /// Its other names; empty in a list.
+    pub aliases: Vec<KeyName>,
 }
 
 /// One version of a key.
@@ -157,9 +193,9 @@ impl TryFrom<v1::Key> for Key {
         };
         Ok(Self {
             id: convert::key_id(&key.key_id)?,
-            name: KeyName::parse(&key.name)
-                .map_err(|error| ClientError::malformed(format!("key name {:?} {error}", key.name)))?,
+            name: convert::key_name(&key.name)?,
             spec: convert::key_spec(key.spec)?,
+            usage: convert::usage(key.usage)?,
             protection: convert::protection(key.protection)?,
             state: convert::key_state(key.state)?,
             period: Cryptoperiod {
@@ -173,6 +209,12 @@ impl TryFrom<v1::Key> for Key {
             revision: key.revision,
             protection_note: key.protection_note,
             destruction: destruction(key.destruction)?,
+            attributes: attributes::from_proto(key.attributes.unwrap_or_default())?,
+            aliases: key
+                .aliases
+                .iter()
+                .map(|name| convert::key_name(name))
+                .collect::<Result<_, ClientError>>()?,
         })
     }
 }
@@ -185,11 +227,13 @@ impl Client {
     pub async fn create_key(&self, create: &CreateKey, token: &IdempotencyToken) -> Result<Key, ClientError> {
         let request = v1::CreateKeyRequest {
             name: create.name.to_string(),
-            spec: convert::key_spec_to_proto(Some(create.spec)).into(),
+            spec: convert::key_spec_to_proto(Some(create.spec)),
             protection: convert::protection_to_proto(create.protection).into(),
             idempotency_token: token.0.clone(),
             activates: create.period.activates.map(convert::time_to_proto),
             expires: create.period.expires.map(convert::time_to_proto),
+            usage: convert::usage_to_proto(create.usage).into(),
+            attributes: Some(attributes::to_proto(&create.attributes)),
         };
         self.call(
             Repeat::Safe,
@@ -213,16 +257,20 @@ impl Client {
         .try_into()
     }
 
-    /// Lists the tenant's keys in order of their names, page by page.
+    /// Lists those of the tenant's keys that the filter wants in order of their names, page by page.
     ///
     /// # Errors
     /// `NOT_PERMITTED`.
-    pub async fn list_keys(&self) -> Result<Vec<Key>, ClientError> {
+    pub async fn list_keys(&self, filter: &KeyFilter) -> Result<Vec<Key>, ClientError> {
         let mut keys = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request =
-                v1::ListKeysRequest { page_size: PAGE_SIZE, page_token: std::mem::take(&mut page_token) };
+            let request = v1::ListKeysRequest {
+                page_size: PAGE_SIZE,
+                page_token: std::mem::take(&mut page_token),
+                labels: filter.labels.iter().map(attributes::label).collect(),
+                state: convert::key_state_to_proto(filter.state).into(),
+            };
             let page = self
                 .call(Repeat::Safe, &request, |mut stubs, request| async move {
                     stubs.keys.list_keys(request).await

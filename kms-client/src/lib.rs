@@ -40,6 +40,7 @@
 //!
 //! **Traces.** Every call is a `tracing` span `kms` at level debug with `call`, `endpoint`, `try_count` and `outcome`.
 
+mod attributes;
 pub mod audit;
 mod bundle;
 mod cache;
@@ -55,20 +56,24 @@ mod profile;
 mod sign;
 mod system;
 
+pub use attributes::Alias;
 pub use bundle::{BundleFileError, load_bundle};
 pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
 pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
 pub use error::{ClientError, FailedNode};
-pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
+pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, KeyFilter, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
 pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
 pub use system::{SealState, Status, WhoAmI};
 
 // What the methods take and give, so that an application needs this crate alone.
+pub use kms_core::attributes::{
+    AttributeChanges, Description, KeyAttributes, Sensitivity, ShortText, TextError,
+};
 pub use kms_core::context::{ContextError, EncryptionContext};
-pub use kms_core::id::{KeyRef, NameError};
+pub use kms_core::id::{KeyName, KeyRef, LabelName, NameError};
 pub use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput};
 pub use kms_core::reason::Reason;
 pub use kms_core::secret::Secret;

@@ -5,9 +5,10 @@
 //! every value and a signature over the bytes is a signature over the value.
 
 use crate::asymmetric::{PublicKey, Signature};
+use crate::attributes::{Description, Sensitivity, ShortText};
 use crate::id::{
-    ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, NodeName, Principal, TenantName,
-    UnixMillis,
+    ClusterName, CustodianName, HsmObjectId, KeyId, KeyName, KeyVersion, LabelName, NodeName, Principal,
+    TenantName, UnixMillis,
 };
 use crate::suite::{AeadAlgorithm, Digest32, Suite};
 use alloc::string::String;
@@ -164,11 +165,15 @@ as_text!(TenantName, |text| TenantName::parse(text).ok(), |value| value.as_str()
 as_text!(KeyName, |text| KeyName::parse(text).ok(), |value| value.as_str().into());
 as_text!(CustodianName, |text| CustodianName::parse(text).ok(), |value| value.as_str().into());
 as_text!(NodeName, |text| NodeName::parse(text).ok(), |value| value.as_str().into());
+as_text!(LabelName, |text| LabelName::parse(text).ok(), |value| value.as_str().into());
+as_text!(ShortText, |text| ShortText::parse(text).ok(), |value| value.as_str().into());
+as_text!(Description, |text| Description::parse(text).ok(), |value| value.as_str().into());
 as_text!(ClusterName, |text| ClusterName::parse(text).ok(), |value| value.as_str().into());
 as_text!(Principal, |text| Principal::parse(text).ok(), |value| value.to_uri());
 as_text!(Suite, Suite::from_name, |value| value.name().into());
 as_text!(AeadAlgorithm, AeadAlgorithm::from_name, |value| value.name().into());
 as_number!(KeyVersion, u32, KeyVersion::new, |value| value.number());
+as_number!(Sensitivity, u8, Sensitivity::new, |value| value.level());
 as_number!(UnixMillis, u64, |number| Some(UnixMillis(number)), |value| value.0);
 
 /// A format's version field: exactly 1, so that a later format is refused and not misread.

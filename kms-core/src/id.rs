@@ -100,6 +100,10 @@ name_type!(
     NodeName
 );
 name_type!(
+    /// The name of a key's label.
+    LabelName
+);
+name_type!(
     /// The name of a deployment; all nodes that share one database and one bundle.
     ClusterName
 );

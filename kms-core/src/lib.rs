@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod asymmetric;
+pub mod attributes;
 pub mod audit;
 pub mod bundle;
 pub mod ceremony;

@@ -17,6 +17,16 @@ pub enum Action {
     CreateKey,
     /// `Keys.RotateKey`.
     RotateKey,
+    /// `Keys.UpdateKey`.
+    UpdateKey,
+    /// `Keys.CreateAlias`.
+    CreateAlias,
+    /// `Keys.RetargetAlias`.
+    RetargetAlias,
+    /// `Keys.DeleteAlias`.
+    DeleteAlias,
+    /// `Keys.ListAliases`.
+    ListAliases,
     /// `Keys.ActivateKey`.
     ActivateKey,
     /// `Keys.SuspendKey`.
@@ -67,13 +77,18 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 29] = [
+    pub const ALL: [Action; 34] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
         Action::ListKeys,
         Action::CreateKey,
         Action::RotateKey,
+        Action::UpdateKey,
+        Action::CreateAlias,
+        Action::RetargetAlias,
+        Action::DeleteAlias,
+        Action::ListAliases,
         Action::ActivateKey,
         Action::SuspendKey,
         Action::ResumeKey,
@@ -108,6 +123,11 @@ impl Action {
             Action::ListKeys => "key.list",
             Action::CreateKey => "key.create",
             Action::RotateKey => "key.rotate",
+            Action::UpdateKey => "key.update",
+            Action::CreateAlias => "alias.create",
+            Action::RetargetAlias => "alias.retarget",
+            Action::DeleteAlias => "alias.delete",
+            Action::ListAliases => "alias.list",
             Action::ActivateKey => "key.activate",
             Action::SuspendKey => "key.suspend",
             Action::ResumeKey => "key.resume",
@@ -177,6 +197,11 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::ListKeys
                 | A::CreateKey
                 | A::RotateKey
+                | A::UpdateKey
+                | A::CreateAlias
+                | A::RetargetAlias
+                | A::DeleteAlias
+                | A::ListAliases
                 | A::ActivateKey
                 | A::SuspendKey
                 | A::ResumeKey
@@ -195,6 +220,7 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 action,
                 A::DescribeKey
                     | A::ListKeys
+                    | A::ListAliases
                     | A::ReadUsage
                     | A::ReadDestruction
                     | A::GetPublicKey

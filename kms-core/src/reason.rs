@@ -59,6 +59,12 @@ reasons! {
     KeyStateForbids = "KEY_STATE_FORBIDS",
     /// The key is for something else.
     KeyUsageForbids = "KEY_USAGE_FORBIDS",
+    /// Its protection from destruction or its retention keeps the key.
+    KeyRetained = "KEY_RETAINED",
+    /// No such alias, or not in this tenant.
+    AliasNotFound = "ALIAS_NOT_FOUND",
+    /// The key has another revision than the caller has seen.
+    RevisionMismatch = "REVISION_MISMATCH",
     /// The idempotency token was used with another request.
     IdempotencyConflict = "IDEMPOTENCY_CONFLICT",
     /// Others changed the same thing at the same time, again and again.
@@ -109,10 +115,12 @@ impl Reason {
             R::FieldInvalid | R::SpecUnsupported | R::SpecNotAllowed => 3,
             R::CiphertextInvalid | R::MacInvalid | R::KeySignatureInvalid | R::KeyMismatch => 4,
             R::PrincipalUnknown | R::NotPermitted => 5,
-            R::KeyNotFound | R::KeyVersionNotFound | R::RecordNotFound => 6,
+            R::KeyNotFound | R::KeyVersionNotFound | R::AliasNotFound | R::RecordNotFound => 6,
             R::KeyExists
             | R::KeyStateForbids
             | R::KeyUsageForbids
+            | R::KeyRetained
+            | R::RevisionMismatch
             | R::IdempotencyConflict
             | R::AlreadyUnsealed => 7,
             R::Contention | R::Overloaded | R::DeadlineExceeded | R::HsmUnavailable | R::LogUnavailable => 8,

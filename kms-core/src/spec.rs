@@ -52,7 +52,7 @@ pub enum KeyAlgorithm {
     Pair(PairAlgorithm),
 }
 
-/// What a key may be used for. A key has one usage, which its specification says.
+/// What a key may be used for. A key has one usage, from its creation on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyUsage {
     /// Encrypts and decrypts, data keys among other things.
@@ -129,12 +129,17 @@ impl KeySpec {
         }
     }
 
-    /// What a key of this kind is for.
-    pub const fn usage(self) -> KeyUsage {
+    /// Reads the number that [`KeySpec::number`] gives.
+    pub fn from_number(number: u16) -> Option<Self> {
+        KeySpec::ALL.into_iter().find(|spec| spec.number() == number)
+    }
+
+    /// What a key of this kind can be for: one of these, for its whole life. The first when nobody says which.
+    pub fn usages(self) -> &'static [KeyUsage] {
         match self.algorithm() {
-            KeyAlgorithm::Aead(_) => KeyUsage::EncryptDecrypt,
-            KeyAlgorithm::Mac(_) => KeyUsage::GenerateVerifyMac,
-            KeyAlgorithm::Pair(_) => KeyUsage::SignVerify,
+            KeyAlgorithm::Aead(_) => &[KeyUsage::EncryptDecrypt],
+            KeyAlgorithm::Mac(_) => &[KeyUsage::GenerateVerifyMac],
+            KeyAlgorithm::Pair(_) => &[KeyUsage::SignVerify],
         }
     }
 
@@ -160,7 +165,16 @@ impl From<AeadAlgorithm> for KeySpec {
 }
 
 impl KeyUsage {
-    /// The name used in records and messages.
+    /// Every usage.
+    pub const ALL: [KeyUsage; 3] =
+        [KeyUsage::EncryptDecrypt, KeyUsage::GenerateVerifyMac, KeyUsage::SignVerify];
+
+    /// Reads the name that [`KeyUsage::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        KeyUsage::ALL.into_iter().find(|usage| usage.name() == name)
+    }
+
+    /// The name used in records, messages and the database.
     pub const fn name(self) -> &'static str {
         match self {
             KeyUsage::EncryptDecrypt => "ENCRYPT_DECRYPT",
@@ -198,19 +212,25 @@ impl Protection {
 mod tests {
     use super::*;
     use alloc::format;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    fn usages(spec: KeySpec) -> String {
+        let names: Vec<String> = spec.usages().iter().map(|usage| format!("`{}`", usage.name())).collect();
+        names.join(" or ")
+    }
 
     /// The document is the specification: names and numbers are in stored rows and sealed keys.
     #[test]
     fn every_specification_is_the_one_in_the_registry() {
         let document = include_str!("../../docs/formats/registry.md");
         for spec in KeySpec::ALL {
-            let (number, name, usage, len) =
-                (spec.number(), spec.name(), spec.usage().name(), spec.key_len());
+            let (number, name, usage, len) = (spec.number(), spec.name(), usages(spec), spec.key_len());
             let len = len.map_or("-".into(), |len| format!("{len}"));
-            let (start, end) = (format!("| {number} | `{name}` |"), format!("| `{usage}` | {len} |"));
+            let (start, end) = (format!("| {number} | `{name}` |"), format!("| {usage} | {len} |"));
             let is_row = |line: &str| line.starts_with(&start) && line.ends_with(&end);
             assert!(document.lines().any(is_row), "docs/formats/registry.md must hold {start} ... {end}");
-            assert_eq!(KeySpec::from_name(name), Some(spec));
+            assert_eq!((KeySpec::from_name(name), KeySpec::from_number(number)), (Some(spec), Some(spec)));
         }
     }
 

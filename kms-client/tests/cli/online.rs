@@ -5,11 +5,11 @@ use kms_client::audit::RecordQuery;
 use kms_client::{Client, ClientError, CreateKey, IdempotencyToken, Profile};
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyName, KeyRef};
-use kms_core::key::Cryptoperiod;
 use kms_core::merkle::is_included;
 use kms_core::reason::Reason;
 use kms_core::spec::KeySpec;
 use kms_core::suite::{Digest32, Suite};
+use kms_proto::v1;
 use serde_json::{Value, json};
 use std::fs;
 use std::future::Future;
@@ -104,7 +104,7 @@ fn all_tries_of_a_creation_carry_the_same_token_and_two_creations_do_not() {
     let setup = setup();
     setup.service.refuse([busy()]);
     let name = KeyName::parse("payroll").expect("a valid name");
-    let create = CreateKey { name, spec: KeySpec::Sm4, protection: None, period: Cryptoperiod::default() };
+    let create = CreateKey::new(name, KeySpec::Sm4);
     setup.client(DEADLINE, async |client| {
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
         client.create_key(&create, &IdempotencyToken::generate()).await.expect("creates");
@@ -250,6 +250,72 @@ fn dates_of_a_new_key_are_times_or_durations_from_now() {
     assert_eq!((code, err.contains("soon")), (64, true), "{err}");
 }
 
+fn label(name: &str, value: &str) -> v1::Label {
+    v1::Label { name: name.into(), value: value.into() }
+}
+
+#[test]
+fn what_is_said_of_a_key_is_sent_as_it_was_given() {
+    let setup = setup();
+    let create =
+        ["key", "create", "payroll", "--spec", "sm4", "--usage", "ENCRYPT_DECRYPT", "--owner", "payments"];
+    let said =
+        ["--sensitivity", "2", "--label", "env=prod", "--retain-until", "2030-01-23T11:46:40Z", "--protect"];
+    setup.json(&[create.as_slice(), &said].concat());
+    let created = setup.service.script().created.clone().expect("a request arrived");
+    assert_eq!(created.usage, 1, "{created:?}");
+    let attributes = created.attributes.expect("attributes");
+    assert_eq!((attributes.owner.as_str(), attributes.sensitivity), ("payments", 2));
+    assert_eq!(attributes.labels, [label("env", "prod")]);
+    assert_eq!(attributes.retain_until.map(|time| time.seconds), Some(1_895_399_200));
+    assert!(attributes.deletion_protection);
+
+    let update = ["key", "update", "payroll", "--description", "", "--label", "a=1", "--remove-label", "b"];
+    setup.json(&[update.as_slice(), &["--unprotect", "--expected-revision", "3"]].concat());
+    let updated = setup.service.script().updated.clone().expect("a request arrived");
+    assert_eq!((updated.description.as_deref(), updated.owner), (Some(""), None), "what is not named stays");
+    assert_eq!(updated.set_labels, [label("a", "1")]);
+    assert_eq!((updated.remove_labels, updated.deletion_protection), (vec!["b".to_owned()], Some(false)));
+    assert_eq!((updated.expected_revision, updated.sensitivity), (3, None));
+
+    setup.json(&["key", "list", "--label", "env=prod", "--state", "ACTIVE"]);
+    let listed = setup.service.script().listed.clone().expect("a request arrived");
+    assert_eq!(listed.labels, [label("env", "prod")]);
+    assert_eq!(listed.state, 2);
+    for wrong in [
+        ["key", "update", "payroll", "--label", "Env=prod"].as_slice(),
+        &["key", "update", "payroll", "--label", "a=1", "--remove-label", "a"],
+        &["key", "update", "payroll", "--owner", "a\nb"],
+    ] {
+        let (code, _, err) = setup.kms(wrong);
+        assert_eq!((code, err.contains("FIELD_INVALID")), (3, true), "{err}");
+    }
+}
+
+#[test]
+fn aliases_are_given_moved_listed_and_removed() {
+    let setup = setup();
+    let alias = json!({ "alias": "wages", "key_id": KEY_ID, "since": "2026-11-23T02:00:00Z" });
+    assert_eq!(setup.json(&["alias", "create", "wages", "payroll"]), alias);
+    assert_eq!(setup.json(&["alias", "retarget", "wages", "payroll", "--expected-key", "old"]), alias);
+    let moved = setup.service.script().retargeted.clone().expect("a request arrived");
+    assert_eq!(
+        (moved.alias.as_str(), moved.key.as_str(), moved.expected_key.as_str()),
+        ("wages", "payroll", "old")
+    );
+    assert_eq!(setup.json(&["alias", "list"]), json!({ "aliases": [alias] }));
+    let (_, out, _) = setup.kms(&["alias", "list"]);
+    assert_eq!(
+        out,
+        format!(
+            "ALIAS  KEY ID                                SINCE\nwages  {KEY_ID}  2026-11-23T02:00:00Z\n"
+        )
+    );
+    assert_eq!(setup.json(&["alias", "delete", "wages"]), json!({ "deleted": "wages" }));
+    let (code, _, err) = setup.kms(&["alias", "create", "Wages", "payroll"]);
+    assert_eq!((code, err.contains("field: alias")), (3, true), "{err}");
+}
+
 #[test]
 fn a_call_that_is_never_answered_ends_at_the_deadline() {
     let setup = setup();
@@ -391,6 +457,13 @@ fn keys_are_shown_for_people_and_for_programs() {
              expires          2030-01-23T11:46:40Z\n\
              created          2026-11-23T02:00:00Z by kms://default/administrator/admin\n\
              revision         3\n\
+             usage         ENCRYPT_DECRYPT\n\
+             aliases       wages\n\
+             owner         payments\n\
+             sensitivity   2\n\
+             labels        env=prod\n\
+             retain until  2030-01-23T11:46:40Z\n\
+             protected     from destruction\n\
              \n\
              VERSION  STATE   CREATED               CHECK   DESTRUCTION\n\
              1        ACTIVE  2026-11-23T02:00:00Z  c1c2c3\n"
@@ -420,6 +493,14 @@ fn keys_are_shown_for_people_and_for_programs() {
             "creator": "kms://default/administrator/admin",
             "revision": 3,
             "destruction": null,
+            "usage": "ENCRYPT_DECRYPT",
+            "owner": "payments",
+            "description": "",
+            "sensitivity": 2,
+            "labels": { "env": "prod" },
+            "retain_until": "2030-01-23T11:46:40Z",
+            "deletion_protection": true,
+            "aliases": ["wages"],
         })
     );
     let names: Vec<Value> = setup.json(&["key", "list"])["keys"]

@@ -2,15 +2,18 @@
 
 use crate::random::now;
 use crate::service::{Open, ServiceError, UsageReport, spec_names};
-use crate::store::DestructionRequest;
+use crate::store::{AliasRow, DestructionRequest};
+use kms_core::attributes::{AttributeChanges, KeyAttributes, LABEL_COUNT_MAX, Line, Sensitivity, ShortText};
+use kms_core::codec::VersionOne;
 use kms_core::context::EncryptionContext;
-use kms_core::id::{KeyRef, KeySelector, KeyVersion, UnixMillis};
+use kms_core::id::{KeyRef, KeySelector, KeyVersion, LabelName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
 use kms_core::pair::SignatureAlgorithm;
 use kms_core::reason::Reason;
-use kms_core::spec::{KeyAlgorithm, KeySpec, Protection};
+use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
+use std::collections::BTreeMap;
 
 pub use crate::service::KeyEntry;
 
@@ -57,26 +60,12 @@ pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceE
     }
 }
 
+/// The numbers are those of docs/formats/registry.md.
 fn optional_spec(field: &'static str, number: i32) -> Result<Option<KeySpec>, ServiceError> {
-    match v1::KeySpec::try_from(number) {
-        Ok(v1::KeySpec::Unspecified) => Ok(None),
-        Ok(v1::KeySpec::Aes256) => Ok(Some(KeySpec::Aes256)),
-        Ok(v1::KeySpec::Sm4) => Ok(Some(KeySpec::Sm4)),
-        Ok(v1::KeySpec::Aes128) => Ok(Some(KeySpec::Aes128)),
-        Ok(v1::KeySpec::Aes192) => Ok(Some(KeySpec::Aes192)),
-        Ok(v1::KeySpec::HmacSha256) => Ok(Some(KeySpec::HmacSha256)),
-        Ok(v1::KeySpec::HmacSha384) => Ok(Some(KeySpec::HmacSha384)),
-        Ok(v1::KeySpec::HmacSha512) => Ok(Some(KeySpec::HmacSha512)),
-        Ok(v1::KeySpec::HmacSm3) => Ok(Some(KeySpec::HmacSm3)),
-        Ok(v1::KeySpec::Rsa2048) => Ok(Some(KeySpec::Rsa2048)),
-        Ok(v1::KeySpec::Rsa3072) => Ok(Some(KeySpec::Rsa3072)),
-        Ok(v1::KeySpec::Rsa4096) => Ok(Some(KeySpec::Rsa4096)),
-        Ok(v1::KeySpec::EcP256) => Ok(Some(KeySpec::EcP256)),
-        Ok(v1::KeySpec::EcP384) => Ok(Some(KeySpec::EcP384)),
-        Ok(v1::KeySpec::EcP521) => Ok(Some(KeySpec::EcP521)),
-        Ok(v1::KeySpec::Ed25519) => Ok(Some(KeySpec::Ed25519)),
-        Ok(v1::KeySpec::Sm2) => Ok(Some(KeySpec::Sm2)),
-        Err(_) => Err(unsupported(field, KeySpec::ALL.into_iter())),
+    match (number, u16::try_from(number).ok().and_then(KeySpec::from_number)) {
+        (0, _) => Ok(None),
+        (_, Some(spec)) => Ok(Some(spec)),
+        (_, None) => Err(unsupported(field, KeySpec::ALL.into_iter())),
     }
 }
 
@@ -88,23 +77,31 @@ fn unsupported(field: &'static str, fitting: impl Iterator<Item = KeySpec>) -> S
 
 /// A key specification in proto form.
 pub fn proto_spec(spec: KeySpec) -> i32 {
-    match spec {
-        KeySpec::Aes256 => v1::KeySpec::Aes256,
-        KeySpec::Sm4 => v1::KeySpec::Sm4,
-        KeySpec::Aes128 => v1::KeySpec::Aes128,
-        KeySpec::Aes192 => v1::KeySpec::Aes192,
-        KeySpec::HmacSha256 => v1::KeySpec::HmacSha256,
-        KeySpec::HmacSha384 => v1::KeySpec::HmacSha384,
-        KeySpec::HmacSha512 => v1::KeySpec::HmacSha512,
-        KeySpec::HmacSm3 => v1::KeySpec::HmacSm3,
-        KeySpec::Rsa2048 => v1::KeySpec::Rsa2048,
-        KeySpec::Rsa3072 => v1::KeySpec::Rsa3072,
-        KeySpec::Rsa4096 => v1::KeySpec::Rsa4096,
-        KeySpec::EcP256 => v1::KeySpec::EcP256,
-        KeySpec::EcP384 => v1::KeySpec::EcP384,
-        KeySpec::EcP521 => v1::KeySpec::EcP521,
-        KeySpec::Ed25519 => v1::KeySpec::Ed25519,
-        KeySpec::Sm2 => v1::KeySpec::Sm2,
+    spec.number().into()
+}
+
+/// A usage that may be left out.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn usage(number: i32) -> Result<Option<KeyUsage>, ServiceError> {
+    match v1::KeyUsage::try_from(number) {
+        Ok(v1::KeyUsage::Unspecified) => Ok(None),
+        Ok(v1::KeyUsage::EncryptDecrypt) => Ok(Some(KeyUsage::EncryptDecrypt)),
+        Ok(v1::KeyUsage::GenerateVerifyMac) => Ok(Some(KeyUsage::GenerateVerifyMac)),
+        Ok(v1::KeyUsage::SignVerify) => Ok(Some(KeyUsage::SignVerify)),
+        Err(_) => {
+            let names = KeyUsage::ALL.map(KeyUsage::name).join(", ");
+            Err(ServiceError::field("usage", format!("is none of {names}")))
+        }
+    }
+}
+
+fn proto_key_usage(usage: KeyUsage) -> i32 {
+    match usage {
+        KeyUsage::EncryptDecrypt => v1::KeyUsage::EncryptDecrypt,
+        KeyUsage::GenerateVerifyMac => v1::KeyUsage::GenerateVerifyMac,
+        KeyUsage::SignVerify => v1::KeyUsage::SignVerify,
     }
     .into()
 }
@@ -174,6 +171,20 @@ pub fn token(text: String) -> Result<Option<String>, ServiceError> {
     }
 }
 
+/// A time that may be left out, within the calendar.
+fn date(
+    field: &'static str,
+    time: Option<prost_types::Timestamp>,
+) -> Result<Option<UnixMillis>, ServiceError> {
+    match time {
+        None => Ok(None),
+        Some(time) if !(0..1_000_000_000).contains(&time.nanos) || time.seconds > SECONDS_MAX => {
+            Err(ServiceError::field(field, "is no time before the year 10000"))
+        }
+        Some(time) => Ok(Some(millis(&time))),
+    }
+}
+
 /// The dates of a new key, in their order and within the calendar.
 ///
 /// # Errors
@@ -182,13 +193,6 @@ pub fn period(
     activates: Option<prost_types::Timestamp>,
     expires: Option<prost_types::Timestamp>,
 ) -> Result<Cryptoperiod, ServiceError> {
-    let date = |field, time: Option<prost_types::Timestamp>| match time {
-        None => Ok(None),
-        Some(time) if !(0..1_000_000_000).contains(&time.nanos) || time.seconds > SECONDS_MAX => {
-            Err(ServiceError::field(field, "is no time before the year 10000"))
-        }
-        Some(time) => Ok(Some(millis(&time))),
-    };
     let period =
         Cryptoperiod { activates: date("activates", activates)?, expires: date("expires", expires)? };
     match (period.activates, period.expires) {
@@ -196,6 +200,131 @@ pub fn period(
             Err(ServiceError::field("expires", "must be after the activation date"))
         }
         _ => Ok(period),
+    }
+}
+
+fn text<const LEN_MAX: usize>(field: &'static str, text: &str) -> Result<Line<LEN_MAX>, ServiceError> {
+    Line::parse(text).map_err(|error| ServiceError::field(field, error))
+}
+
+fn sensitivity(field: &'static str, level: u32) -> Result<Sensitivity, ServiceError> {
+    let known = u8::try_from(level).ok().and_then(Sensitivity::new);
+    known.ok_or_else(|| {
+        ServiceError::field(field, format!("is {level}; 1, the most sensitive, to 3 are possible"))
+    })
+}
+
+fn label_name(field: &'static str, name: &str) -> Result<LabelName, ServiceError> {
+    LabelName::parse(name)
+        .map_err(|error| ServiceError::field(field, format!("has a label whose name {error}")))
+}
+
+/// Labels with their values.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn labels(
+    field: &'static str,
+    labels: Vec<v1::Label>,
+) -> Result<BTreeMap<LabelName, ShortText>, ServiceError> {
+    if labels.len() > LABEL_COUNT_MAX {
+        let count = labels.len();
+        return Err(ServiceError::field(field, format!("are {count}; a key has at most {LABEL_COUNT_MAX}")));
+    }
+    let mut parsed = BTreeMap::new();
+    for v1::Label { name, value } in labels {
+        let name = label_name(field, &name)?;
+        let value = ShortText::parse(&value)
+            .map_err(|error| ServiceError::field(field, format!("has a value of {name} that {error}")))?;
+        if parsed.contains_key(&name) {
+            return Err(ServiceError::field(field, format!("names {name} twice")));
+        }
+        parsed.insert(name, value);
+    }
+    Ok(parsed)
+}
+
+/// The attributes of a new key.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn attributes(message: v1::KeyAttributes) -> Result<KeyAttributes, ServiceError> {
+    Ok(KeyAttributes {
+        version: VersionOne,
+        sensitivity: match message.sensitivity {
+            0 => Sensitivity::HIGHEST,
+            level => sensitivity("attributes.sensitivity", level)?,
+        },
+        owner: text("attributes.owner", &message.owner)?,
+        description: text("attributes.description", &message.description)?,
+        labels: labels("attributes.labels", message.labels)?,
+        retain_until: date("attributes.retain_until", message.retain_until)?,
+        is_protected: message.deletion_protection,
+    })
+}
+
+/// What an update changes.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn attribute_changes(message: v1::UpdateKeyRequest) -> Result<AttributeChanges, ServiceError> {
+    let mut changed: BTreeMap<LabelName, Option<ShortText>> = labels("set_labels", message.set_labels)?
+        .into_iter()
+        .map(|(name, value)| (name, Some(value)))
+        .collect();
+    for name in &message.remove_labels {
+        if changed.insert(label_name("remove_labels", name)?, None).is_some() {
+            return Err(ServiceError::field(
+                "remove_labels",
+                format!("names {name} twice, or beside set_labels"),
+            ));
+        }
+    }
+    Ok(AttributeChanges {
+        sensitivity: message.sensitivity.map(|level| sensitivity("sensitivity", level)).transpose()?,
+        owner: message.owner.map(|owner| text("owner", &owner)).transpose()?,
+        description: message.description.map(|words| text("description", &words)).transpose()?,
+        labels: changed,
+        retain_until: date("retain_until", message.retain_until)?,
+        is_protected: message.deletion_protection,
+    })
+}
+
+fn proto_attributes(attributes: &KeyAttributes) -> v1::KeyAttributes {
+    let label = |(name, value): (&LabelName, &ShortText)| v1::Label {
+        name: name.to_string(),
+        value: value.as_str().to_owned(),
+    };
+    v1::KeyAttributes {
+        owner: attributes.owner.as_str().to_owned(),
+        description: attributes.description.as_str().to_owned(),
+        sensitivity: attributes.sensitivity.level().into(),
+        labels: attributes.labels.iter().map(label).collect(),
+        retain_until: attributes.retain_until.map(timestamp),
+        deletion_protection: attributes.is_protected,
+    }
+}
+
+/// An alias.
+pub fn proto_alias(alias: &AliasRow) -> v1::Alias {
+    v1::Alias {
+        alias: alias.name.to_string(),
+        key_id: alias.key_id.to_string(),
+        changed: Some(timestamp(alias.changed)),
+    }
+}
+
+/// A state that may be left out.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn state(number: i32) -> Result<Option<KeyState>, ServiceError> {
+    match number {
+        0 => Ok(None),
+        _ => match KeyState::ALL.into_iter().find(|state| proto_state(*state) == number) {
+            Some(state) => Ok(Some(state)),
+            None => Err(ServiceError::field("state", format!("{number} is no state of a key"))),
+        },
     }
 }
 
@@ -254,6 +383,9 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
         activates: row.period.activates.map(timestamp),
         expires: row.period.expires.map(timestamp),
         destruction: proto_destruction(&row.standing, row.destruction_request.as_ref()),
+        usage: proto_key_usage(row.usage),
+        attributes: Some(proto_attributes(&row.attributes)),
+        aliases: entry.aliases.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -1,11 +1,12 @@
 use super::{Gate, convert};
 use crate::random::now;
-use crate::service::{CreateKey, ServiceError, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
+use crate::service::{CreateKey, KeyFilter, ServiceError, UpdateKey, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 use kms_core::id::{KeyName, UnixMillis};
 use kms_core::key::KeyCommand;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_proto::v1::{self, keys_server::Keys};
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
@@ -13,8 +14,33 @@ const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
 const CERTIFICATES_DEFAULT: u32 = 1;
 const CERTIFICATES_MAX: u32 = 100;
 const PAGE_SIZE_DEFAULT: u32 = 100;
-/// The longest names in so many keys fit into the shortest message that can be configured.
 const PAGE_SIZE_MAX: u32 = 250;
+/// Most bytes of keys in one page: they fit into the shortest message that can be configured.
+const PAGE_BYTES_MAX: usize = 96 * 1024;
+
+fn page_size(asked: u32) -> Result<u32, ServiceError> {
+    match asked {
+        0 => Ok(PAGE_SIZE_DEFAULT),
+        size if size <= PAGE_SIZE_MAX => Ok(size),
+        size => {
+            let error = format!("is {size}; at most {PAGE_SIZE_MAX} are allowed");
+            Err(ServiceError::field("page_size", error))
+        }
+    }
+}
+
+/// The name after which a page begins; the first one is empty. Readable, stable, and useless for anything else.
+fn page_start(token: &str) -> Result<&str, ServiceError> {
+    if !token.is_empty() {
+        KeyName::parse(token)
+            .map_err(|_| ServiceError::field("page_token", "is not one that this list returned"))?;
+    }
+    Ok(token)
+}
+
+fn key_name(field: &'static str, text: &str) -> Result<KeyName, ServiceError> {
+    KeyName::parse(text).map_err(|error| ServiceError::field(field, error))
+}
 
 impl Gate {
     fn check_administration(&self) -> Result<(), ServiceError> {
@@ -49,11 +75,13 @@ impl Keys for Gate {
         self.call("Keys.CreateKey", Action::CreateKey, request, |node, caller, message| async move {
             allowed?;
             let request = CreateKey {
-                name: KeyName::parse(&message.name).map_err(|error| ServiceError::field("name", error))?,
+                name: key_name("name", &message.name)?,
                 spec: convert::spec(message.spec)?,
+                usage: convert::usage(message.usage)?,
                 protection: convert::protection(message.protection)?,
                 idempotency_token: convert::token(message.idempotency_token)?,
                 period: convert::period(message.activates, message.expires)?,
+                attributes: convert::attributes(message.attributes.unwrap_or_default())?,
             };
             Ok(convert::proto_key(&*node.create_key(&caller, &request).await?))
         })
@@ -78,27 +106,106 @@ impl Keys for Gate {
         let allowed = self.check_administration();
         self.call("Keys.ListKeys", Action::ListKeys, request, |node, caller, message| async move {
             allowed?;
-            let count = match message.page_size {
-                0 => PAGE_SIZE_DEFAULT,
-                size if size <= PAGE_SIZE_MAX => size,
-                size => {
-                    let error = format!("is {size}; at most {PAGE_SIZE_MAX} are allowed");
-                    return Err(ServiceError::field("page_size", error));
-                }
+            let count = page_size(message.page_size)?;
+            let after = page_start(&message.page_token)?;
+            let filter = KeyFilter {
+                labels: convert::labels("labels", message.labels)?,
+                state: convert::state(message.state)?,
             };
-            // The token is the last name seen: readable, stable, and useless for anything else.
-            if !message.page_token.is_empty() {
-                KeyName::parse(&message.page_token)
-                    .map_err(|_| ServiceError::field("page_token", "is not one that ListKeys returned"))?;
+            let page = node.list_keys(&caller, after, count, &filter).await?;
+            let mut response = v1::ListKeysResponse {
+                keys: Vec::with_capacity(page.keys.len()),
+                next_page_token: page.next_after.unwrap_or_default(),
+            };
+            let mut bytes = 0;
+            for key in &page.keys {
+                // Without versions and aliases, of which a key can have many.
+                let key = v1::Key { versions: vec![], aliases: vec![], ..convert::proto_key(key) };
+                bytes += key.encoded_len();
+                if bytes > PAGE_BYTES_MAX {
+                    response.next_page_token =
+                        response.keys.last().map(|last| last.name.clone()).unwrap_or_default();
+                    break;
+                }
+                response.keys.push(key);
             }
-            let page = node.list_keys(&caller, &message.page_token, count).await?;
-            Ok(v1::ListKeysResponse {
-                // Without their versions, of which a key can have any number.
-                keys: page
-                    .keys
-                    .iter()
-                    .map(|key| v1::Key { versions: vec![], ..convert::proto_key(key) })
-                    .collect(),
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn update_key(&self, request: Request<v1::UpdateKeyRequest>) -> Result<Response<v1::Key>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.UpdateKey", Action::UpdateKey, request, |node, caller, message| async move {
+            allowed?;
+            let request = UpdateKey {
+                key: convert::key_selector("key", &message.key)?,
+                expected_revision: Some(message.expected_revision).filter(|revision| *revision != 0),
+                changes: convert::attribute_changes(message)?,
+            };
+            Ok(convert::proto_key(&*node.update_key(&caller, &request).await?))
+        })
+        .await
+    }
+
+    async fn create_alias(
+        &self,
+        request: Request<v1::CreateAliasRequest>,
+    ) -> Result<Response<v1::Alias>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.CreateAlias", Action::CreateAlias, request, |node, caller, message| async move {
+            allowed?;
+            let alias = key_name("alias", &message.alias)?;
+            let key = convert::key_selector("key", &message.key)?;
+            Ok(convert::proto_alias(&node.create_alias(&caller, &alias, &key).await?))
+        })
+        .await
+    }
+
+    async fn retarget_alias(
+        &self,
+        request: Request<v1::RetargetAliasRequest>,
+    ) -> Result<Response<v1::Alias>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.RetargetAlias", Action::RetargetAlias, request, |node, caller, message| async move {
+            allowed?;
+            let alias = key_name("alias", &message.alias)?;
+            let key = convert::key_selector("key", &message.key)?;
+            let expected = match message.expected_key.as_str() {
+                "" => None,
+                expected => Some(convert::key_selector("expected_key", expected)?),
+            };
+            let row = node.retarget_alias(&caller, &alias, &key, expected.as_ref()).await?;
+            Ok(convert::proto_alias(&row))
+        })
+        .await
+    }
+
+    async fn delete_alias(
+        &self,
+        request: Request<v1::DeleteAliasRequest>,
+    ) -> Result<Response<v1::DeleteAliasResponse>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.DeleteAlias", Action::DeleteAlias, request, |node, caller, message| async move {
+            allowed?;
+            let alias = key_name("alias", &message.alias)?;
+            node.delete_alias(&caller, &alias).await?;
+            Ok(v1::DeleteAliasResponse {})
+        })
+        .await
+    }
+
+    async fn list_aliases(
+        &self,
+        request: Request<v1::ListAliasesRequest>,
+    ) -> Result<Response<v1::ListAliasesResponse>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.ListAliases", Action::ListAliases, request, |node, caller, message| async move {
+            allowed?;
+            let count = page_size(message.page_size)?;
+            let page = node.list_aliases(&caller, page_start(&message.page_token)?, count).await?;
+            Ok(v1::ListAliasesResponse {
+                aliases: page.aliases.iter().map(convert::proto_alias).collect(),
                 next_page_token: page.next_after.unwrap_or_default(),
             })
         })

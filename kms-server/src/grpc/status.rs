@@ -24,6 +24,7 @@ pub const fn code(reason: Reason) -> Code {
         Reason::KeyMismatch
         | Reason::KeyStateForbids
         | Reason::KeyUsageForbids
+        | Reason::KeyRetained
         | Reason::AlreadyUnsealed
         | Reason::CustodianPresent
         | Reason::CustodianLocked => Code::FailedPrecondition,
@@ -31,9 +32,11 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::NotPermitted
         | Reason::CustodianUnknown
         | Reason::SignatureInvalid => Code::PermissionDenied,
-        Reason::KeyNotFound | Reason::KeyVersionNotFound | Reason::RecordNotFound => Code::NotFound,
+        Reason::KeyNotFound | Reason::KeyVersionNotFound | Reason::AliasNotFound | Reason::RecordNotFound => {
+            Code::NotFound
+        }
         Reason::KeyExists | Reason::IdempotencyConflict => Code::AlreadyExists,
-        Reason::Contention => Code::Aborted,
+        Reason::Contention | Reason::RevisionMismatch => Code::Aborted,
         Reason::Sealed | Reason::HsmUnavailable | Reason::LogUnavailable => Code::Unavailable,
         Reason::Overloaded => Code::ResourceExhausted,
         Reason::DeadlineExceeded | Reason::CeremonyExpired => Code::DeadlineExceeded,

@@ -347,13 +347,17 @@ impl Node {
         expected: &KeyRef,
         header: &Header,
     ) -> Result<(), ServiceError> {
-        let found = open.find(&self.database, &caller.principal.tenant, &expected.key).await?;
-        let is_key = found.key.row.key_id == header.key_id;
-        if is_key && expected.version.is_none_or(|version| version == header.version) {
-            return Ok(());
-        }
-        let message = format!("the ciphertext is under another key or version than {expected}");
-        Err(ServiceError { field: Some("expected_key"), ..ServiceError::new(Reason::KeyMismatch, message) })
+        // An alias may name another key since it was looked at.
+        let judged = open.judge(&self.database, &caller.principal.tenant, &expected.key, |entry| {
+            let is_key = entry.row.key_id == header.key_id;
+            if is_key && expected.version.is_none_or(|version| version == header.version) {
+                return Ok(());
+            }
+            let message = format!("the ciphertext is under another key or version than {expected}");
+            let error = ServiceError::new(Reason::KeyMismatch, message);
+            Err(ServiceError { field: Some("expected_key"), ..error })
+        });
+        judged.await.map(drop)
     }
 
     /// Commits the record of one use. `false` when the catalogue changed: decide again.

@@ -1,18 +1,22 @@
 //! Making, describing, listing and rotating keys. What changes their states is in `life.rs`.
 
+use super::attributes::attributed;
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention, object_kind};
-use super::{Caller, Node, ServiceError};
+use super::{Caller, Node, ServiceError, usage};
 use crate::random::{now, random_id};
 use crate::store::{
     Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow, request_digest,
 };
+use kms_core::attributes::{KeyAttributes, ShortText};
 use kms_core::audit::{Outcome, Record};
-use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, UnixMillis};
+use kms_core::codec;
+use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, LabelName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyCommand, KeyState, Standing};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_hsm::HsmError;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,10 +32,30 @@ pub struct CreateKey {
     pub spec: KeySpec,
     /// `None`: resident where the token can, else wrapped.
     pub protection: Option<Protection>,
+    /// What it is for; `None`: the first usage of its specification.
+    pub usage: Option<KeyUsage>,
     /// When it may be used.
     pub period: Cryptoperiod,
+    /// What people say of it.
+    pub attributes: KeyAttributes,
     /// The caller's token.
     pub idempotency_token: Option<String>,
+}
+
+/// Which keys of a list are wanted. The default wants all.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFilter {
+    /// Those with all of these labels.
+    pub labels: BTreeMap<LabelName, ShortText>,
+    /// Those in this state.
+    pub state: Option<KeyState>,
+}
+
+impl KeyFilter {
+    fn takes(&self, key: &KeyRow) -> bool {
+        let has = |(name, value)| key.attributes.labels.get(name) == Some(value);
+        self.labels.iter().all(has) && self.state.is_none_or(|state| key.standing_at(now()).state == state)
+    }
 }
 
 /// A page of keys.
@@ -107,20 +131,24 @@ impl Node {
         let tenant = &caller.principal.tenant;
         let date = |date: Option<UnixMillis>| date.map_or("none".to_owned(), |time| time.0.to_string());
         let (activates, expires) = (date(request.period.activates), date(request.period.expires));
+        let attributes = codec::to_bytes(&request.attributes);
         let described = [
-            request.name.as_str(),
-            request.spec.name(),
-            request.protection.map_or("default", Protection::name),
-            &activates,
-            &expires,
+            request.name.as_str().as_bytes(),
+            request.spec.name().as_bytes(),
+            request.protection.map_or("default", Protection::name).as_bytes(),
+            activates.as_bytes(),
+            expires.as_bytes(),
+            request.usage.map_or("default", KeyUsage::name).as_bytes(),
+            &attributes,
         ];
         let claim = self.claim(caller, Action::CreateKey, request.idempotency_token.as_deref(), &described);
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
             return self.answer_again(open, key_id, Action::CreateKey, caller).await;
         }
         // After the look for an earlier request: a repeated one is the same request when its dates have come.
-        check_dates(&request.period, now())?;
+        check_dates(request, now())?;
         self.check_allowed("spec", request.spec)?;
+        let usage = usage::of_new_key(request.spec, request.usage)?;
         let by_name = KeySelector::Name(request.name.clone());
         match open.find(&self.database, tenant, &by_name).await {
             Ok(_) => return Err(key_exists(&request.name)),
@@ -152,6 +180,7 @@ impl Node {
             key_id,
             name: request.name.clone(),
             spec: request.spec,
+            usage,
             protection,
             standing,
             destruction_request: None,
@@ -159,7 +188,7 @@ impl Node {
             current_version: KeyVersion::FIRST,
             creator: caller.principal.clone(),
             created: version.created,
-            sensitivity: 1,
+            attributes: request.attributes.clone(),
             revision: 1,
         };
         let record = self
@@ -167,8 +196,10 @@ impl Node {
             .key(key_id, Some(KeyVersion::FIRST))
             .detail("name", request.name.as_str())
             .detail("spec", request.spec.name())
+            .detail("usage", usage.name())
             .detail("protection", protection.name());
         let record = dated(record, &request.period);
+        let record = attributed(record, &KeyAttributes::default(), &request.attributes);
         match self.commit_key(open, record, Draft::new_key(key, version), claim).await {
             Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
             Ok(Changed::Replayed(first)) => self.answer_again(open, first, Action::CreateKey, caller).await,
@@ -307,7 +338,7 @@ impl Node {
         deadline: Instant,
     ) -> Result<(), ServiceError> {
         for found in self.database.unfinished_keys(&open.row_mac).await? {
-            let entry = KeyEntry { row: found.key, versions: found.versions };
+            let entry = KeyEntry::from(found);
             for creating in entry.unfinished_versions() {
                 let record = self
                     .own_record("key.complete", Outcome::Done)
@@ -349,7 +380,8 @@ impl Node {
         Err(contention())
     }
 
-    /// A page of the tenant's keys.
+    /// A page of the tenant's keys. A filter is applied to the keys that are read: a page can have fewer keys than asked for, and
+    /// even none, and still have others behind it.
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -358,6 +390,7 @@ impl Node {
         caller: &Caller,
         after: &str,
         count_max: u32,
+        filter: &KeyFilter,
     ) -> Result<KeyPage, ServiceError> {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
@@ -368,13 +401,12 @@ impl Node {
             Some(last) if has_more => Some(last.key.name.as_str().to_owned()),
             _ => None,
         };
+        found.retain(|found| filter.takes(&found.key));
         let record = self
             .record(Action::ListKeys.event(), Outcome::Done, caller)
             .detail("count", found.len().to_string());
         self.committer.commit(Entry::record(record)).await?;
-        let keys =
-            found.into_iter().map(|found| KeyEntry { row: found.key, versions: found.versions }).collect();
-        Ok(KeyPage { keys, next_after })
+        Ok(KeyPage { keys: found.into_iter().map(KeyEntry::from).collect(), next_after })
     }
 
     /// Makes a new version; the one before decrypts only.
@@ -392,11 +424,13 @@ impl Node {
         for _ in 0..DECISION_COUNT_MAX {
             let entry = open.find(&self.database, tenant, selector).await?.key;
             let key_id = entry.row.key_id;
-            let claim = self.claim(caller, Action::RotateKey, idempotency_token, &[&key_id.to_string()]);
+            let claim =
+                self.claim(caller, Action::RotateKey, idempotency_token, &[key_id.to_string().as_bytes()]);
             if self.replayed(claim.as_ref()).await?.is_some() {
                 return self.answer_again(open, key_id, Action::RotateKey, caller).await;
             }
             let rotatable = |entry: &KeyEntry| {
+                entry.check_named(selector)?;
                 let is_creating = entry.unfinished_versions().next().is_some();
                 let state = entry.row.standing_at(now()).state;
                 if !is_creating && state != KeyState::Active {
@@ -481,7 +515,7 @@ impl Node {
         caller: &Caller,
         action: Action,
         token: Option<&str>,
-        described: &[&str],
+        described: &[&[u8]],
     ) -> Option<Idempotency> {
         token.map(|token| Idempotency {
             principal: caller.principal.clone(),
@@ -523,8 +557,14 @@ fn superseded(versions: &[VersionRow]) -> Result<Vec<VersionRow>, ServiceError> 
 }
 
 /// The dates of a new key lie in the future.
-fn check_dates(period: &Cryptoperiod, now: UnixMillis) -> Result<(), ServiceError> {
-    for (field, date) in [("activates", period.activates), ("expires", period.expires)] {
+fn check_dates(request: &CreateKey, now: UnixMillis) -> Result<(), ServiceError> {
+    let CreateKey { period, attributes, .. } = request;
+    let dates = [
+        ("activates", period.activates),
+        ("expires", period.expires),
+        ("attributes.retain_until", attributes.retain_until),
+    ];
+    for (field, date) in dates {
         if date.is_some_and(|date| date <= now) {
             return Err(ServiceError::field(field, "must be in the future"));
         }
@@ -546,9 +586,11 @@ pub(super) fn transition(error: kms_core::key::TransitionError) -> ServiceError 
     ServiceError::new(Reason::KeyStateForbids, error.to_string())
 }
 
-fn key_exists(name: &KeyName) -> ServiceError {
-    let error =
-        ServiceError::new(Reason::KeyExists, format!("there is a key {name} already; choose another name"));
+pub(super) fn key_exists(name: &KeyName) -> ServiceError {
+    let error = ServiceError::new(
+        Reason::KeyExists,
+        format!("there is a key or alias {name} already; choose another name"),
+    );
     ServiceError { field: Some("name"), ..error }
 }
 

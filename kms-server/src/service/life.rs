@@ -1,5 +1,6 @@
 //! The states of keys and versions: commands, and what dates do by themselves (docs/key-states.md).
 
+use super::attributes::check_retention;
 use super::keys::{Changed, Draft, transition};
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
@@ -129,9 +130,15 @@ impl Node {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
-            let changed = |entry: &KeyEntry| match reference.version {
-                None => with_key_changed(entry, command, caller),
-                Some(number) => with_version_changed(entry, number, command, caller),
+            let changed = |entry: &KeyEntry| {
+                entry.check_named(&reference.key)?;
+                if let KeyCommand::ScheduleDestruction(time) = command {
+                    check_retention(entry, time)?;
+                }
+                match reference.version {
+                    None => with_key_changed(entry, command, caller),
+                    Some(number) => with_version_changed(entry, number, command, caller),
+                }
             };
             let (found, draft) = open.judge(&self.database, tenant, &reference.key, changed).await?;
             let row = &found.key.row;

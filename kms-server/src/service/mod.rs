@@ -1,5 +1,7 @@
 //! The use cases, one file per group. Here core, HSM and store meet, and nowhere else.
 
+mod aliases;
+mod attributes;
 pub mod audit;
 pub mod ceremonies;
 mod checkpoints;
@@ -15,10 +17,12 @@ mod sign;
 mod strangers;
 mod usage;
 
+pub use aliases::AliasPage;
+pub use attributes::UpdateKey;
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
 pub use destruction::{UsageReport, VersionUse, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 pub use error::ServiceError;
-pub use keys::{CreateKey, KeyPage};
+pub use keys::{CreateKey, KeyFilter, KeyPage};
 pub use mac::GeneratedMac;
 pub use open::{KeyEntry, Open, object_kind};
 pub use seal::{SealCause, UnsealError};

@@ -5,10 +5,10 @@
 use super::{ServiceError, blocking};
 use crate::pairs::PrivatePair;
 use crate::random::{now, system_rng};
-use crate::store::{Database, KeyRow, Material, RowMac, VersionRow};
+use crate::store::{Database, KeyRow, KeyWithVersions, Material, RowMac, VersionRow};
 use kms_core::bundle::Bundle;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
-use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion, TenantName};
+use kms_core::id::{CatalogueRevision, KeyId, KeyName, KeyRef, KeySelector, KeyVersion, TenantName};
 use kms_core::key::KeyState;
 use kms_core::pair::{PairPublicKey, PairUsage};
 use kms_core::reason::Reason;
@@ -42,9 +42,33 @@ pub struct KeyEntry {
     pub row: KeyRow,
     /// Its versions in ascending order.
     pub versions: Vec<VersionRow>,
+    /// Its other names, in their order.
+    pub aliases: Vec<KeyName>,
+}
+
+impl From<KeyWithVersions> for KeyEntry {
+    fn from(found: KeyWithVersions) -> Self {
+        Self { row: found.key, versions: found.versions, aliases: found.aliases }
+    }
 }
 
 impl KeyEntry {
+    /// That a key that is to be changed was named itself: an alias may name another one at the next moment.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` with the key's own name.
+    pub fn check_named(&self, selector: &KeySelector) -> Result<(), ServiceError> {
+        match selector {
+            KeySelector::Name(alias) if *alias != self.row.name => {
+                let name = &self.row.name;
+                let message =
+                    format!("{alias} is an alias of {name}; what changes a key names the key itself");
+                Err(ServiceError::field("key", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Versions whose creation was begun, and is worth finishing: not those of a key that never encrypts again.
     pub fn unfinished_versions(&self) -> impl Iterator<Item = &VersionRow> {
         let is_worth_it = self.row.standing_at(now()).state.may_ever_encrypt();
@@ -123,7 +147,7 @@ impl Open {
         Self { pool, row_mac, catalogue: RwLock::default(), materials: RwLock::default() }
     }
 
-    /// Finds a key of a tenant, from the cache where it is current.
+    /// Finds a key of a tenant, by its id, its name or an alias, from the cache where it is current.
     ///
     /// # Errors
     /// `KEY_NOT_FOUND`, or the database does not answer.
@@ -147,7 +171,7 @@ impl Open {
             let shown = KeyRef { key: selector.clone(), version: None };
             ServiceError::new(Reason::KeyNotFound, format!("there is no key {shown} in this tenant"))
         })?;
-        let key = Arc::new(KeyEntry { row: found.key, versions: found.versions });
+        let key = Arc::new(KeyEntry::from(found));
         self.advance(revision);
         let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
         if catalogue.revision == Some(revision) {

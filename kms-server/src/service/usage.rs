@@ -41,6 +41,29 @@ pub(super) fn pair(row: &KeyRow) -> Result<PairAlgorithm, ServiceError> {
     }
 }
 
+/// What a new key is for.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS` for a usage that keys of its specification cannot have.
+pub(super) fn of_new_key(spec: KeySpec, wanted: Option<KeyUsage>) -> Result<KeyUsage, ServiceError> {
+    let usages = spec.usages();
+    match wanted {
+        None => Ok(usages[0]),
+        Some(usage) if usages.contains(&usage) => Ok(usage),
+        Some(usage) => {
+            let names: Vec<&str> = usages.iter().map(|usage| usage.name()).collect();
+            let message = format!(
+                "a key of spec {} is never for {}; it can be for {}",
+                spec.name(),
+                usage.name(),
+                names.join(" or ")
+            );
+            let error = ServiceError::new(Reason::KeyUsageForbids, message);
+            Err(ServiceError { field: Some("usage"), ..error })
+        }
+    }
+}
+
 /// What is called with a key of this usage.
 const fn calls(usage: KeyUsage) -> &'static str {
     match usage {
@@ -51,8 +74,8 @@ const fn calls(usage: KeyUsage) -> &'static str {
 }
 
 fn forbids(row: &KeyRow, wanted: KeyUsage) -> ServiceError {
-    let (name, spec, usage) = (&row.name, row.spec.name(), row.spec.usage());
-    let fitting = KeySpec::ALL.into_iter().filter(|spec| spec.usage() == wanted);
+    let (name, spec, usage) = (&row.name, row.spec.name(), row.usage);
+    let fitting = KeySpec::ALL.into_iter().filter(|spec| spec.usages().contains(&wanted));
     let message = format!(
         "key {name} is of spec {spec} and for {} ({}); {} takes a key of spec {}",
         usage.name(),

@@ -5,12 +5,12 @@
 //! applies changes as conditional SQL, writes one segment row for the whole batch and the new head.
 
 use super::database::{Database, DatabaseError, Head, StoredCheckpoint};
-use super::rows::{KeyRow, VersionRow};
+use super::rows::{AliasRow, KeyRow, VersionRow};
 use crate::crash::{self, CommitStep};
 use kms_core::asymmetric::PrivateKey;
 use kms_core::audit::{BATCH_HEAD_DOMAIN, BatchHead, Leaf, Record, Segment};
 use kms_core::codec::{self, VersionOne};
-use kms_core::id::{CatalogueRevision, KeyId, NodeName, Principal, UnixMillis};
+use kms_core::id::{CatalogueRevision, KeyId, KeyName, NodeName, Principal, TenantName, UnixMillis};
 use kms_core::merkle::Frontier;
 use kms_core::suite::{Digest32, Suite};
 use rand_core::CryptoRng;
@@ -48,6 +48,16 @@ pub enum Change {
         versions: Vec<(VersionRow, Digest32)>,
         /// The certificate of a destruction that this change ends, with its time.
         certificate: Option<(UnixMillis, Vec<u8>)>,
+    },
+    /// An alias names a key, whether it is new or named another one before. The entry says under which catalogue it was
+    /// decided that the name is free.
+    Alias(Box<(AliasRow, Digest32)>),
+    /// An alias is removed. The entry says under which catalogue it was found.
+    AliasRemoved {
+        /// The tenant that owns it.
+        tenant: TenantName,
+        /// Its name.
+        name: KeyName,
     },
     /// A signed checkpoint.
     Checkpoint(Box<StoredCheckpoint>),
@@ -406,6 +416,17 @@ impl<R: CryptoRng + Send> Worker<R> {
                     false => refused(Refusal::Exists),
                 }
             }
+            Some(Change::Alias(alias)) => {
+                let (row, mac) = alias.as_ref();
+                self.database.put_alias(connection, row, mac).await?;
+                catalogue.0 += 1;
+                Ok(Ok(()))
+            }
+            Some(Change::AliasRemoved { tenant, name }) => {
+                self.database.remove_alias(connection, tenant, name).await?;
+                catalogue.0 += 1;
+                Ok(Ok(()))
+            }
             Some(Change::Key { expected_revision, key, versions, certificate }) => {
                 let (row, mac) = key.as_ref();
                 if let Some(claim) = &entry.idempotency {
@@ -419,6 +440,9 @@ impl<R: CryptoRng + Send> Worker<R> {
                     }
                 }
                 let refusal = match expected_revision {
+                    None if self.database.has_alias(connection, &row.tenant, &row.name).await? => {
+                        Some(Refusal::Exists)
+                    }
                     None if self.database.insert_key(connection, row, mac).await? => None,
                     None => Some(Refusal::Exists),
                     Some(revision) if self.database.update_key(connection, row, *revision, mac).await? => {

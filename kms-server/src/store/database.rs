@@ -4,7 +4,7 @@ use super::rows::{KeyRow, RowMacError, VersionRow};
 use kms_core::audit::{Segment, SignedCheckpoint};
 use kms_core::bundle::{Bundle, SignedBundle};
 use kms_core::codec;
-use kms_core::id::{CatalogueRevision, UnixMillis};
+use kms_core::id::{CatalogueRevision, KeyName, UnixMillis};
 use kms_core::merkle::Frontier;
 use kms_core::suite::Suite;
 use sqlx::any::AnyPoolOptions;
@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
-pub const SCHEMA_VERSION: i64 = 3;
-const SCHEMA: &str = include_str!("../../migrations/3.sql");
+pub const SCHEMA_VERSION: i64 = 4;
+const SCHEMA: &str = include_str!("../../migrations/4.sql");
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// SQLite's result code `SQLITE_NOTADB`.
@@ -129,6 +129,8 @@ pub struct KeyWithVersions {
     pub key: KeyRow,
     /// Its versions.
     pub versions: Vec<VersionRow>,
+    /// Its other names, in their order.
+    pub aliases: Vec<KeyName>,
 }
 
 /// A checkpoint with the tree that it was made of.

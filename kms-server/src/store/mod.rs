@@ -12,4 +12,6 @@ pub use committer::{
     BatchMeter, Change, Commit, CommitError, Committer, Entry, HeadSigner, Idempotency, Refusal,
 };
 pub use database::{Database, DatabaseError, Head, KeyWithVersions, StoredCheckpoint, StoredSegment};
-pub use rows::{DestructionRequest, KeyRow, Material, RowMac, RowMacError, VersionRow, request_digest};
+pub use rows::{
+    AliasRow, DestructionRequest, KeyRow, Material, RowMac, RowMacError, VersionRow, request_digest,
+};

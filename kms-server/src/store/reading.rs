@@ -1,7 +1,7 @@
 //! What is read: keys with their MACs checked, the log, its checkpoints and its head.
 
 use super::database::{Database, DatabaseError, Head, KeyWithVersions, StoredSegment};
-use super::rows::{DestructionRequest, KeyRow, Material, RowMac, VersionRow};
+use super::rows::{AliasRow, DestructionRequest, KeyRow, Material, RowMac, VersionRow};
 use super::writing::to_i64;
 use kms_core::audit::SignedCheckpoint;
 use kms_core::codec;
@@ -12,10 +12,18 @@ use kms_core::id::{
 use kms_core::key::{Cryptoperiod, Destruction, KeyState, Standing};
 use kms_core::merkle::Frontier;
 use kms_core::pair::PairPublicKey;
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
+
+/// What [`key_from`] reads, in its order.
+macro_rules! key_columns {
+    () => {
+        "tenant, key_id, name, spec, usage, protection, state, state_before, destroys, destruction_asked, \
+         destruction_asked_by, current_version, creator, created, activates, expires, attributes, revision, mac"
+    };
+}
 
 fn to_u64(number: i64, what: &'static str) -> Result<u64, DatabaseError> {
     u64::try_from(number).map_err(|_| DatabaseError::Corrupt { what })
@@ -89,7 +97,7 @@ impl Database {
         self.head_from(&row)
     }
 
-    /// Finds one key of a tenant and checks every MAC.
+    /// Finds one key of a tenant, by its id, its name or an alias, and checks every MAC.
     ///
     /// # Errors
     /// [`DatabaseError::RowMac`] for a row that somebody else changed.
@@ -100,25 +108,70 @@ impl Database {
         mac: &RowMac,
     ) -> Result<Option<KeyWithVersions>, DatabaseError> {
         let query = match selector {
-            KeySelector::Id(id) => sqlx::query(
-                "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
-                 destruction_asked_by FROM keys WHERE tenant = $1 AND key_id = $2",
-            )
+            KeySelector::Id(id) => sqlx::query(concat!(
+                "SELECT ",
+                key_columns!(),
+                " FROM keys WHERE tenant = $1 AND key_id = $2"
+            ))
             .bind(tenant.as_str())
             .bind(id.0.to_vec()),
-            KeySelector::Name(name) => sqlx::query(
-                "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-                 activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
-                 destruction_asked_by FROM keys WHERE tenant = $1 AND name = $2",
-            )
-            .bind(tenant.as_str())
-            .bind(name.as_str()),
+            KeySelector::Name(name) => {
+                sqlx::query(concat!("SELECT ", key_columns!(), " FROM keys WHERE tenant = $1 AND name = $2"))
+                    .bind(tenant.as_str())
+                    .bind(name.as_str())
+            }
         };
-        match query.fetch_optional(&self.pool).await? {
-            None => Ok(None),
-            Some(row) => Ok(Some(self.with_versions(key_from(&row, mac)?, mac).await?)),
+        match (query.fetch_optional(&self.pool).await?, selector) {
+            (Some(row), _) => Ok(Some(self.with_versions(key_from(&row, mac)?, mac).await?)),
+            (None, KeySelector::Id(_)) => Ok(None),
+            (None, KeySelector::Name(name)) => match self.find_alias(tenant, name, mac).await? {
+                Some(alias) => Box::pin(self.find_key(tenant, &KeySelector::Id(alias.key_id), mac)).await,
+                None => Ok(None),
+            },
         }
+    }
+
+    /// Finds an alias of a tenant and checks its MAC.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn find_alias(
+        &self,
+        tenant: &TenantName,
+        name: &KeyName,
+        mac: &RowMac,
+    ) -> Result<Option<AliasRow>, DatabaseError> {
+        let row = sqlx::query(
+            "SELECT tenant, name, key_id, changed, mac FROM aliases WHERE tenant = $1 AND name = $2",
+        )
+        .bind(tenant.as_str())
+        .bind(name.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| alias_from(&row, mac)).transpose()
+    }
+
+    /// A page of a tenant's aliases in order of their names, after a name.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn list_aliases(
+        &self,
+        tenant: &TenantName,
+        after: &str,
+        count_max: u32,
+        mac: &RowMac,
+    ) -> Result<Vec<AliasRow>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT tenant, name, key_id, changed, mac FROM aliases WHERE tenant = $1 AND name > $2 \
+             ORDER BY name LIMIT $3",
+        )
+        .bind(tenant.as_str())
+        .bind(after)
+        .bind(i64::from(count_max))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| alias_from(row, mac)).collect()
     }
 
     /// A page of a tenant's keys in order of their names, after a name.
@@ -132,11 +185,11 @@ impl Database {
         count_max: u32,
         mac: &RowMac,
     ) -> Result<Vec<KeyWithVersions>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
-             destruction_asked_by FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3",
-        )
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM keys WHERE tenant = $1 AND name > $2 ORDER BY name LIMIT $3"
+        ))
         .bind(tenant.as_str())
         .bind(after)
         .bind(i64::from(count_max))
@@ -154,12 +207,12 @@ impl Database {
     /// # Errors
     /// As [`Database::find_key`].
     pub async fn unfinished_keys(&self, mac: &RowMac) -> Result<Vec<KeyWithVersions>, DatabaseError> {
-        let rows = sqlx::query(
-            "SELECT tenant, key_id, name, spec, protection, state, current_version, creator, created, \
-             activates, expires, sensitivity, revision, mac, state_before, destroys, destruction_asked, \
-             destruction_asked_by FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
-             WHERE v.tenant = k.tenant AND v.key_id = k.key_id AND v.state = 'CREATING')",
-        )
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM keys k WHERE EXISTS (SELECT 1 FROM key_versions v \
+             WHERE v.tenant = k.tenant AND v.key_id = k.key_id AND v.state = 'CREATING')"
+        ))
         .fetch_all(&self.pool)
         .await?;
         let mut keys = Vec::with_capacity(rows.len());
@@ -264,7 +317,16 @@ impl Database {
         .fetch_all(&self.pool)
         .await?;
         let versions = rows.iter().map(|row| version_from(row, &key, mac)).collect::<Result<Vec<_>, _>>()?;
-        Ok(KeyWithVersions { key, versions })
+        let rows = sqlx::query(
+            "SELECT tenant, name, key_id, changed, mac FROM aliases WHERE tenant = $1 AND key_id = $2 ORDER BY name",
+        )
+        .bind(key.tenant.as_str())
+        .bind(key.key_id.0.to_vec())
+        .fetch_all(&self.pool)
+        .await?;
+        let aliases = rows.iter().map(|row| Ok(alias_from(row, mac)?.name));
+        let aliases = aliases.collect::<Result<Vec<_>, DatabaseError>>()?;
+        Ok(KeyWithVersions { key, versions, aliases })
     }
 
     /// Segments from the one that holds `index` on, at most `count_max`.
@@ -401,25 +463,41 @@ fn standing_from(
 }
 
 fn key_from(row: &AnyRow, mac: &RowMac) -> Result<KeyRow, DatabaseError> {
-    let (standing, destruction_request) = standing_from(row, 5, 14)?;
+    const CORRUPT: DatabaseError = DatabaseError::Corrupt { what: "key row" };
+    let (standing, destruction_request) = standing_from(row, 6, 7)?;
     let key = KeyRow {
         tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
         key_id: key_id_from(row.try_get(1)?)?,
         name: parse(row, 2, |text| KeyName::parse(text).ok())?,
         spec: parse(row, 3, KeySpec::from_name)?,
-        protection: parse(row, 4, Protection::from_name)?,
+        usage: parse(row, 4, KeyUsage::from_name)?,
+        protection: parse(row, 5, Protection::from_name)?,
         standing,
         destruction_request,
-        current_version: version_number(row.try_get(6)?)?,
-        creator: parse(row, 7, |text| Principal::parse(text).ok())?,
-        created: UnixMillis(to_u64(row.try_get(8)?, "key row")?),
-        period: Cryptoperiod { activates: date_from(row, 9)?, expires: date_from(row, 10)? },
-        sensitivity: u8::try_from(row.try_get::<i64, _>(11)?)
-            .map_err(|_| DatabaseError::Corrupt { what: "key row" })?,
-        revision: to_u64(row.try_get(12)?, "key row")?,
+        current_version: version_number(row.try_get(11)?)?,
+        creator: parse(row, 12, |text| Principal::parse(text).ok())?,
+        created: UnixMillis(to_u64(row.try_get(13)?, "key row")?),
+        period: Cryptoperiod { activates: date_from(row, 14)?, expires: date_from(row, 15)? },
+        attributes: codec::open(&row.try_get::<Vec<u8>, _>(16)?).map_err(|_| CORRUPT)?,
+        revision: to_u64(row.try_get(17)?, "key row")?,
     };
-    mac.check(key.key_id, &mac.of_key(&key), &row.try_get::<Vec<u8>, _>(13)?)?;
+    if !key.spec.usages().contains(&key.usage) {
+        return Err(CORRUPT);
+    }
+    mac.check(key.key_id, &mac.of_key(&key), &row.try_get::<Vec<u8>, _>(18)?)?;
     Ok(key)
+}
+
+/// Tenant, name, key, time of the last change and MAC.
+fn alias_from(row: &AnyRow, mac: &RowMac) -> Result<AliasRow, DatabaseError> {
+    let alias = AliasRow {
+        tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
+        name: parse(row, 1, |text| KeyName::parse(text).ok())?,
+        key_id: key_id_from(row.try_get(2)?)?,
+        changed: UnixMillis(to_u64(row.try_get(3)?, "alias")?),
+    };
+    mac.check(alias.key_id, &mac.of_alias(&alias), &row.try_get::<Vec<u8>, _>(4)?)?;
+    Ok(alias)
 }
 
 fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, DatabaseError> {

@@ -1,9 +1,11 @@
 //! Rows as the database holds them, with the MAC that makes a changed row useless.
 
+use kms_core::attributes::KeyAttributes;
+use kms_core::codec;
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
 use kms_core::key::{Cryptoperiod, Standing};
 use kms_core::pair::PairPublicKey;
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;
@@ -19,6 +21,8 @@ pub struct KeyRow {
     pub name: KeyName,
     /// Its algorithm.
     pub spec: KeySpec,
+    /// What it is for: one of those of its specification.
+    pub usage: KeyUsage,
     /// Where its material is.
     pub protection: Protection,
     /// The standing that was last written. [`KeyRow::standing_at`] is the one that counts, and gates all versions.
@@ -33,8 +37,8 @@ pub struct KeyRow {
     pub creator: Principal,
     /// When.
     pub created: UnixMillis,
-    /// 1 is the most sensitive (REQUIREMENTS S0-11); every key is 1 so far.
-    pub sensitivity: u8,
+    /// What people say of it.
+    pub attributes: KeyAttributes,
     /// Grows by one with every change of the row.
     pub revision: u64,
 }
@@ -53,6 +57,19 @@ pub struct DestructionRequest {
     pub by: Principal,
     /// When.
     pub time: UnixMillis,
+}
+
+/// Another name of a key, which can be given to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasRow {
+    /// The tenant that owns it.
+    pub tenant: TenantName,
+    /// No key and no other alias of the tenant has it.
+    pub name: KeyName,
+    /// The key that it names now.
+    pub key_id: KeyId,
+    /// Since when.
+    pub changed: UnixMillis,
 }
 
 /// Where the material of one version is.
@@ -122,9 +139,8 @@ fn canonical(fields: &[&[u8]]) -> Vec<u8> {
 }
 
 /// What an idempotency token stands for: the digest of what its request asks for.
-pub fn request_digest(suite: Suite, asked: &[&str]) -> Digest32 {
-    let asked: Vec<&[u8]> = asked.iter().map(|text| text.as_bytes()).collect();
-    suite.hash(&[&canonical(&asked)])
+pub fn request_digest(suite: Suite, asked: &[&[u8]]) -> Digest32 {
+    suite.hash(&[&canonical(asked)])
 }
 
 fn date(date: Option<UnixMillis>) -> Vec<u8> {
@@ -152,6 +168,7 @@ fn key_row(row: &KeyRow) -> Vec<u8> {
         &row.key_id.0,
         row.name.as_str().as_bytes(),
         row.spec.name().as_bytes(),
+        row.usage.name().as_bytes(),
         row.protection.name().as_bytes(),
         &state,
         &before,
@@ -163,7 +180,7 @@ fn key_row(row: &KeyRow) -> Vec<u8> {
         &row.created.0.to_be_bytes(),
         &date(row.period.activates),
         &date(row.period.expires),
-        &[row.sensitivity],
+        &codec::to_bytes(&row.attributes),
         &row.revision.to_be_bytes(),
     ])
 }
@@ -211,6 +228,17 @@ impl RowMac {
         ]))
     }
 
+    /// MAC of an alias row.
+    pub fn of_alias(&self, row: &AliasRow) -> Digest32 {
+        self.mac(&canonical(&[
+            b"kms/v1/row/alias",
+            row.tenant.as_str().as_bytes(),
+            row.name.as_str().as_bytes(),
+            &row.key_id.0,
+            &row.changed.0.to_be_bytes(),
+        ]))
+    }
+
     fn mac(&self, bytes: &[u8]) -> Digest32 {
         self.suite.hmac(self.key.expose(), &[bytes])
     }
@@ -229,6 +257,7 @@ impl RowMac {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kms_core::attributes::ShortText;
     use kms_core::key::{Destruction, KeyState};
     use kms_core::suite::DIGEST_LEN;
 
@@ -290,6 +319,7 @@ mod tests {
             key_id: KEY_ID,
             name: KeyName::parse("payroll").expect("valid"),
             spec: KeySpec::Sm4,
+            usage: KeyUsage::EncryptDecrypt,
             protection: Protection::HsmResident,
             standing: pending,
             destruction_request: request.clone(),
@@ -297,7 +327,11 @@ mod tests {
             creator,
             created: CREATED,
             period: Cryptoperiod { activates: None, expires: Some(UnixMillis(1_803_175_200_000)) },
-            sensitivity: 1,
+            attributes: KeyAttributes {
+                owner: ShortText::parse("payments").expect("valid"),
+                retain_until: Some(CREATED),
+                ..KeyAttributes::default()
+            },
             revision: 5,
         };
         let public_key = PairPublicKey::from_ed25519(&ED25519_PUBLIC_KEY).expect("on its curve");
@@ -316,6 +350,13 @@ mod tests {
         assert!(DOCUMENT.contains(&input), "docs/formats/database.md must hold {input}");
         is_documented("derived key", derived_key);
         is_documented("key", |suite| row_mac(suite).of_key(&key));
+        let alias = AliasRow {
+            tenant: default_tenant(),
+            name: KeyName::parse("wages").expect("valid"),
+            key_id: KEY_ID,
+            changed: CREATED,
+        };
+        is_documented("alias", |suite| row_mac(suite).of_alias(&alias));
         let resident = of_material(Material::Resident(HsmObjectId([9; 16])));
         is_documented("version, resident", |suite| row_mac(suite).of_version(&resident));
         let erased = VersionRow {
@@ -332,14 +373,17 @@ mod tests {
     #[test]
     fn the_documented_request_digests_are_ours() {
         for (what, asked) in [
-            ("create `payroll`, `sm4`", vec!["payroll", "sm4", "default", "none", "none"]),
+            ("create `payroll`, `sm4`", vec!["payroll", "sm4", "default", "none", "none", "default"]),
             (
                 "create `payroll`, `sm4`, `resident`, expires",
-                vec!["payroll", "sm4", "resident", "none", "1803175200000"],
+                vec!["payroll", "sm4", "resident", "none", "1803175200000", "ENCRYPT_DECRYPT"],
             ),
-            ("rotate the key", vec![KEY_ID.to_string().as_str()]),
         ] {
+            let attributes = codec::to_bytes(&KeyAttributes::default());
+            let mut asked: Vec<&[u8]> = asked.into_iter().map(str::as_bytes).collect();
+            asked.push(&attributes);
             is_documented(what, |suite| request_digest(suite, &asked));
         }
+        is_documented("rotate the key", |suite| request_digest(suite, &[KEY_ID.to_string().as_bytes()]));
     }
 }

@@ -1,10 +1,10 @@
 //! What the committer writes: one text of SQL for SQLite and PostgreSQL wherever the dialects allow.
 
 use super::database::{Database, DatabaseError, Dialect, Head, StoredCheckpoint};
-use super::rows::{KeyRow, Material, VersionRow};
+use super::rows::{AliasRow, KeyRow, Material, VersionRow};
 use kms_core::audit::Segment;
 use kms_core::codec;
-use kms_core::id::{KeyId, UnixMillis};
+use kms_core::id::{KeyId, KeyName, TenantName, UnixMillis};
 use kms_core::merkle::Frontier;
 use kms_core::pair::PairPublicKey;
 use kms_core::suite::Digest32;
@@ -109,7 +109,7 @@ impl Database {
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
-    /// Inserts a key. `false` when the id or the name is taken.
+    /// Inserts a key. `false` when the id or the name is taken by another one.
     pub(super) async fn insert_key(
         &self,
         connection: &mut AnyConnection,
@@ -119,8 +119,8 @@ impl Database {
         let done = sqlx::query(
             // A key is made without a destruction.
             "INSERT INTO keys (tenant, key_id, name, spec, protection, state, current_version, creator, \
-             created, activates, expires, sensitivity, revision, mac) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             created, activates, expires, attributes, revision, mac, usage) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
              ON CONFLICT DO NOTHING",
         )
         .bind(row.tenant.as_str())
@@ -134,9 +134,10 @@ impl Database {
         .bind(to_i64(row.created.0))
         .bind(row.period.activates.map(|time| to_i64(time.0)))
         .bind(row.period.expires.map(|time| to_i64(time.0)))
-        .bind(i64::from(row.sensitivity))
+        .bind(codec::to_bytes(&row.attributes))
         .bind(to_i64(row.revision))
         .bind(mac.0.to_vec())
+        .bind(row.usage.name())
         .execute(connection)
         .await?;
         Ok(done.rows_affected() == 1)
@@ -152,7 +153,7 @@ impl Database {
     ) -> Result<bool, DatabaseError> {
         let done = sqlx::query(
             "UPDATE keys SET state = $1, current_version = $2, revision = $3, mac = $4, state_before = $8, \
-             destroys = $9, destruction_asked = $10, destruction_asked_by = $11 \
+             destroys = $9, destruction_asked = $10, destruction_asked_by = $11, attributes = $12 \
              WHERE tenant = $5 AND key_id = $6 AND revision = $7",
         )
         .bind(row.standing.state.name())
@@ -166,9 +167,62 @@ impl Database {
         .bind(row.standing.destruction.map(|one| to_i64(one.time.0)))
         .bind(row.destruction_request.as_ref().map(|one| to_i64(one.time.0)))
         .bind(row.destruction_request.as_ref().map(|one| one.by.to_uri()))
+        .bind(codec::to_bytes(&row.attributes))
         .execute(connection)
         .await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Makes an alias name a key, whether it is new or named another one before.
+    pub(super) async fn put_alias(
+        &self,
+        connection: &mut AnyConnection,
+        row: &AliasRow,
+        mac: &Digest32,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "INSERT INTO aliases (tenant, name, key_id, changed, mac) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (tenant, name) DO UPDATE SET key_id = excluded.key_id, changed = excluded.changed, \
+             mac = excluded.mac",
+        )
+        .bind(row.tenant.as_str())
+        .bind(row.name.as_str())
+        .bind(row.key_id.0.to_vec())
+        .bind(to_i64(row.changed.0))
+        .bind(mac.0.to_vec())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+
+    /// Removes an alias.
+    pub(super) async fn remove_alias(
+        &self,
+        connection: &mut AnyConnection,
+        tenant: &TenantName,
+        name: &KeyName,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query("DELETE FROM aliases WHERE tenant = $1 AND name = $2")
+            .bind(tenant.as_str())
+            .bind(name.as_str())
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether a tenant has an alias of this name.
+    pub(super) async fn has_alias(
+        &self,
+        connection: &mut AnyConnection,
+        tenant: &TenantName,
+        name: &KeyName,
+    ) -> Result<bool, DatabaseError> {
+        let row = sqlx::query("SELECT COUNT(*) FROM aliases WHERE tenant = $1 AND name = $2")
+            .bind(tenant.as_str())
+            .bind(name.as_str())
+            .fetch_one(connection)
+            .await?;
+        Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
     /// Inserts a version, or updates what can change of it. The key's revision guards both.

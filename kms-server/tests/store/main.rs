@@ -55,6 +55,7 @@ contract! {
     tokens::expired as a_token_is_forgotten_after_a_day,
     tokens::scoped as a_token_belongs_to_one_caller_and_method,
     tokens::strange as a_strange_token_takes_nobody_with_it,
+    reading::aliased as an_alias_names_one_key_and_goes_from_one_to_the_next,
     reading::edited as an_edited_row_is_refused,
     reading::moved as a_version_moved_to_another_key_is_refused,
     reading::destroyed as a_destruction_is_read_as_it_was_written_and_cannot_be_edited,

@@ -2,6 +2,7 @@
 
 use crate::postgres::Server;
 use kms_core::asymmetric::PrivateKey;
+use kms_core::attributes::KeyAttributes;
 use kms_core::audit::{
     CHECKPOINT_DOMAIN, Checkpoint, Leaf, Outcome, Record, SignedCheckpoint, Verified, Verifier,
 };
@@ -15,7 +16,7 @@ use kms_core::id::{
 };
 use kms_core::key::{Cryptoperiod, KeyState};
 use kms_core::merkle::Frontier;
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_core::suite::{AeadAlgorithm, CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use kms_server::random::{now, random_id, system_rng};
@@ -297,6 +298,7 @@ pub fn key_row(number: u8, name: &str) -> KeyRow {
         key_id: KeyId([number; 16]),
         name: KeyName::parse(name).expect("valid"),
         spec: KeySpec::Sm4,
+        usage: KeyUsage::EncryptDecrypt,
         protection: Protection::HsmWrapped,
         standing: KeyState::Active.into(),
         destruction_request: None,
@@ -304,7 +306,7 @@ pub fn key_row(number: u8, name: &str) -> KeyRow {
         creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
         created: UnixMillis(1),
         period: Cryptoperiod { activates: Some(UnixMillis(2)), expires: None },
-        sensitivity: 1,
+        attributes: KeyAttributes::default(),
         revision: 1,
     }
 }

@@ -1,12 +1,15 @@
 //! Rows, segments and checkpoints as they are read back.
 
 use crate::place::{Place, index_of, key_row, record, version_row};
+use kms_core::attributes::{KeyAttributes, ShortText};
 use kms_core::audit::{AuditFault, Verifier};
-use kms_core::id::{KeyName, KeySelector, UnixMillis};
+use kms_core::codec;
+use kms_core::id::{CatalogueRevision, KeyName, KeySelector, UnixMillis};
 use kms_core::key::{KeyCommand, Standing};
 use kms_core::merkle::Frontier;
 use kms_server::store::{
-    Change, Commit, DatabaseError, DestructionRequest, Entry, KeyRow, Material, Refusal, VersionRow,
+    AliasRow, Change, Commit, Database, DatabaseError, DestructionRequest, Entry, KeyRow, Material, Refusal,
+    VersionRow,
 };
 
 const ID_1: &str = "01010101010101010101010101010101";
@@ -22,6 +25,9 @@ pub async fn edited(place: Place) {
     let key = key_row(1, "payroll");
     index_of(committer.commit(place.put_key(None, &key, &[1, 2])).await);
     let (bytes, three) = (blob(&place, ID_2), blob(&place, "000000"));
+    let owned = KeyAttributes { owner: ShortText::parse("eve").expect("valid"), ..KeyAttributes::default() };
+    let attributes = codec::to_bytes(&owned).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let attributes = blob(&place, &attributes);
     let edits = [
         ("keys", "state", "'SUSPENDED'"),
         ("keys", "spec", "'aes-256'"),
@@ -32,7 +38,7 @@ pub async fn edited(place: Place) {
         ("keys", "activates", "3"),
         ("keys", "activates", "NULL"),
         ("keys", "expires", "2"),
-        ("keys", "sensitivity", "2"),
+        ("keys", "attributes", &attributes),
         ("keys", "revision", "2"),
         ("keys", "mac", &bytes),
         ("key_versions", "state", "'DEACTIVATED'"),
@@ -60,6 +66,69 @@ pub async fn edited(place: Place) {
         let found = database.find_key(&key.tenant, &by_id, &place.mac).await.expect("it is as it was");
         assert_eq!(found.expect("it is there").key, key);
     }
+}
+
+/// An alias of a key, decided under a catalogue.
+fn alias(place: &Place, name: &str, key: &KeyRow, revision: u64) -> Entry {
+    let row = AliasRow {
+        tenant: key.tenant.clone(),
+        name: KeyName::parse(name).expect("valid"),
+        key_id: key.key_id,
+        changed: UnixMillis(7),
+    };
+    let mac = place.mac.of_alias(&row);
+    Entry {
+        change: Some(Change::Alias(Box::new((row, mac)))),
+        decided_under: Some(CatalogueRevision(revision)),
+        ..Entry::record(record("alias.create"))
+    }
+}
+
+async fn named(database: &Database, place: &Place, name: &str) -> Option<KeyRow> {
+    let (name, key) = (KeyName::parse(name).expect("valid"), key_row(1, "payroll"));
+    let found =
+        database.find_key(&key.tenant, &KeySelector::Name(name), &place.mac).await.expect("it can be read");
+    found.map(|found| found.key)
+}
+
+pub async fn aliased(place: Place) {
+    let (database, committer) = place.node().await;
+    let (first, second) = (key_row(1, "payroll"), key_row(2, "payroll-2027"));
+    index_of(committer.commit(place.put_key(None, &first, &[1])).await);
+    index_of(committer.commit(place.put_key(None, &second, &[1])).await);
+    let stale = committer.commit(alias(&place, "wages", &first, 1)).await;
+    assert_eq!(stale, Ok(Commit::Stale(CatalogueRevision(2))), "a key could have taken the name meanwhile");
+    index_of(committer.commit(alias(&place, "wages", &first, 2)).await);
+    assert_eq!(named(&database, &place, "wages").await, Some(first.clone()));
+    let by_id = KeySelector::Id(first.key_id);
+    let found = database.find_key(&first.tenant, &by_id, &place.mac).await.expect("read").expect("there");
+    assert_eq!(found.aliases, [KeyName::parse("wages").expect("valid")]);
+    let taken = committer.commit(place.create_key(&key_row(3, "wages"))).await;
+    assert_eq!(taken, Ok(Commit::Refused(Refusal::Exists)), "no key takes the name of an alias");
+
+    index_of(committer.commit(alias(&place, "wages", &second, 3)).await);
+    assert_eq!(named(&database, &place, "wages").await, Some(second.clone()), "it names the other one now");
+    let listed = database.list_aliases(&first.tenant, "", 10, &place.mac).await.expect("read");
+    assert_eq!(listed.iter().map(|alias| alias.key_id).collect::<Vec<_>>(), [second.key_id]);
+    place.tamper(&format!("UPDATE aliases SET key_id = {}", blob(&place, ID_1))).await;
+    let name = KeySelector::Name(KeyName::parse("wages").expect("valid"));
+    let edited = database.find_key(&first.tenant, &name, &place.mac).await;
+    assert!(matches!(edited, Err(DatabaseError::RowMac(_))), "it names what somebody else wrote: {edited:?}");
+    let edited = database.find_key(&first.tenant, &by_id, &place.mac).await;
+    assert!(matches!(edited, Err(DatabaseError::RowMac(_))), "also where it was moved to: {edited:?}");
+    place.tamper(&format!("UPDATE aliases SET key_id = {}", blob(&place, ID_2))).await;
+
+    let removed =
+        Change::AliasRemoved { tenant: first.tenant.clone(), name: KeyName::parse("wages").expect("valid") };
+    let entry = |revision| Entry {
+        change: Some(removed.clone()),
+        decided_under: Some(CatalogueRevision(revision)),
+        ..Entry::record(record("alias.delete"))
+    };
+    assert_eq!(committer.commit(entry(3)).await, Ok(Commit::Stale(CatalogueRevision(4))));
+    index_of(committer.commit(entry(4)).await);
+    assert_eq!(named(&database, &place, "wages").await, None);
+    index_of(committer.commit(place.create_key(&key_row(3, "wages"))).await);
 }
 
 pub async fn destroyed(place: Place) {

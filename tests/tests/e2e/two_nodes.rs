@@ -74,8 +74,27 @@ async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed(
     let mut app_there = second.connect(&deployment, "app").await;
     deployment.kms("admin", &["key", "create", "shared", "--spec", "sm4"]).done();
 
+    deployment.kms("admin", &["key", "create", "shared-2", "--spec", "sm4"]).done();
+    deployment.kms("admin", &["alias", "create", "shared-name", "shared"]).done();
+
     let key = || "shared".to_owned();
     for _ in 0..3 {
+        // What an alias names is asked of the catalogue as it is now, to use the key and to compare it.
+        for target in ["shared-2", "shared"] {
+            let alias = || "shared-name".to_owned();
+            let before = v1::EncryptRequest { key: alias(), ..encrypt() };
+            app_there.crypto.encrypt(before.clone()).await.expect("the second node remembers the alias");
+            let move_on =
+                v1::RetargetAliasRequest { alias: alias(), key: target.into(), ..Default::default() };
+            let moved = admin.keys.retarget_alias(move_on).await.expect("moves").into_inner();
+            let made = app.crypto.encrypt(before.clone()).await.expect("encrypts").into_inner();
+            assert_eq!(made.key_id, moved.key_id);
+            let ciphertext = made.ciphertext;
+            let decrypt = v1::DecryptRequest { ciphertext, context: vec![], expected_key: alias() };
+            app_there.crypto.decrypt(decrypt).await.expect("the alias names that key there, too");
+            let there = app_there.crypto.encrypt(before).await.expect("encrypts").into_inner();
+            assert_eq!(there.key_id, moved.key_id);
+        }
         // The second node remembers the key as usable, then as suspended.
         app_there.crypto.encrypt(encrypt()).await.expect("the key is active");
         admin.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.expect("suspends");

@@ -190,7 +190,7 @@ async fn list(deployment: &Deployment) -> BTreeMap<String, v1::Key> {
     let mut keys = BTreeMap::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListKeysRequest { page_size: 250, page_token };
+        let request = v1::ListKeysRequest { page_size: 250, page_token, ..Default::default() };
         let page = admin.keys.list_keys(request).await.expect("the administrator may list").into_inner();
         for key in page.keys {
             let other = keys.insert(key.name.clone(), key);

@@ -3,8 +3,9 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
+use kms_core::key::KeyState;
 use kms_core::pair::SignatureAlgorithm;
-use kms_core::spec::{KeySpec, Protection};
+use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,6 +59,9 @@ pub enum Command {
     /// Create and administer keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Give keys other names
+    #[command(subcommand)]
+    Alias(AliasCommand),
     /// Make and decrypt data keys
     #[command(subcommand)]
     DataKey(DataKeyCommand),
@@ -111,16 +115,50 @@ pub enum KeyCommand {
         /// Decrypts only from this time on, or after so long from now
         #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
         expires: Option<UnixMillis>,
+        /// What it is for; by default the first usage of its specification
+        #[arg(long, value_parser = parse_usage, value_name = "USAGE")]
+        usage: Option<KeyUsage>,
+        #[command(flatten)]
+        attributes: AttributeArguments,
+        /// Do not destroy it until the protection is ended
+        #[arg(long)]
+        protect: bool,
         /// Makes the command safe to repeat for 24 hours
         #[arg(long, value_name = "TOKEN")]
         idempotency_token: Option<String>,
     },
-    /// List all keys
-    List,
+    /// List keys
+    List {
+        /// Only keys with this label; repeat for more
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
+        labels: Vec<(String, String)>,
+        /// Only keys in this state, like ACTIVE
+        #[arg(long, value_parser = parse_state, value_name = "STATE")]
+        state: Option<KeyState>,
+    },
     /// Show a key and its versions
     Show {
+        /// Name, alias or id
+        key: String,
+    },
+    /// Change what is said of a key; what is not named stays
+    Update {
         /// Name or id
         key: String,
+        #[command(flatten)]
+        attributes: AttributeArguments,
+        /// Remove this label; repeat for more
+        #[arg(long = "remove-label", value_name = "NAME")]
+        remove_labels: Vec<String>,
+        /// Do not destroy it until the protection is ended
+        #[arg(long, conflicts_with = "unprotect")]
+        protect: bool,
+        /// End the protection
+        #[arg(long)]
+        unprotect: bool,
+        /// Refuse when the key has another revision
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        expected_revision: Option<u64>,
     },
     /// Make a new version; the one before decrypts only
     Rotate {
@@ -177,6 +215,54 @@ pub enum KeyCommand {
         #[arg(long, value_name = "FILE")]
         bundle: PathBuf,
     },
+}
+
+/// What is said of a key.
+#[derive(Debug, Args)]
+pub struct AttributeArguments {
+    /// Who answers for it
+    #[arg(long, value_name = "TEXT")]
+    pub owner: Option<String>,
+    /// What it is for, in words
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// Of the data under it: 1, the most sensitive, to 3. It only becomes stricter
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub sensitivity: Option<u8>,
+    /// A label to find it by; repeat for more
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub labels: Vec<(String, String)>,
+    /// Not to be destroyed before this time, or for so long from now. It only moves to a later time
+    #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
+    pub retain_until: Option<UnixMillis>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AliasCommand {
+    /// Give a key another name
+    Create {
+        /// The name; no key and no alias has it
+        alias: String,
+        /// The key's name or id
+        key: String,
+    },
+    /// Give an alias to another key, at once for every caller
+    Retarget {
+        /// The alias
+        alias: String,
+        /// The other key's name or id
+        key: String,
+        /// Refuse when the alias names another key than this one now
+        #[arg(long, value_name = "KEY")]
+        expected_key: Option<String>,
+    },
+    /// Remove an alias; the key stays
+    Delete {
+        /// The alias
+        alias: String,
+    },
+    /// List all aliases
+    List,
 }
 
 #[derive(Debug, Args)]
@@ -399,6 +485,16 @@ pub enum AuditCommand {
 fn parse_spec(text: &str) -> Result<KeySpec, String> {
     KeySpec::from_name(text)
         .ok_or_else(|| format!("is none of: {}", KeySpec::ALL.map(KeySpec::name).join(", ")))
+}
+
+fn parse_usage(text: &str) -> Result<KeyUsage, String> {
+    KeyUsage::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", KeyUsage::ALL.map(KeyUsage::name).join(", ")))
+}
+
+fn parse_state(text: &str) -> Result<KeyState, String> {
+    KeyState::from_name(text)
+        .ok_or_else(|| format!("is none of: {}", KeyState::ALL.map(KeyState::name).join(", ")))
 }
 
 fn parse_data_key_algorithm(text: &str) -> Result<AeadAlgorithm, String> {

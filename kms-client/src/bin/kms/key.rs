@@ -1,25 +1,59 @@
 //! `kms key`.
 
-use crate::args::{KeyArgument, KeyCommand};
+use crate::args::{AttributeArguments, KeyArgument, KeyCommand};
 use crate::output::{Failure, fields, hex, table};
 use crate::{Session, destruction, key_reference, sign};
 use kms_client::audit::rfc3339;
-use kms_client::{ClientError, CreateKey, IdempotencyToken, Key};
-use kms_core::id::KeyName;
+use kms_client::{
+    AttributeChanges, ClientError, CreateKey, Description, IdempotencyToken, Key, KeyAttributes, KeyFilter,
+    KeyName, LabelName, Sensitivity, ShortText,
+};
 use kms_core::key::Cryptoperiod;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create { name, spec, protection, activates, expires, idempotency_token } => {
+        KeyCommand::Create {
+            name,
+            spec,
+            protection,
+            activates,
+            expires,
+            usage,
+            attributes,
+            protect,
+            idempotency_token,
+        } => {
             let name = KeyName::parse(&name)
                 .map_err(|error| Failure::field("name", error, "kms key create --help"))?;
             let token = token(idempotency_token)?;
             let period = Cryptoperiod { activates, expires };
-            let create = CreateKey { name, spec, protection, period };
+            let AttributeChanges { sensitivity, owner, description, labels, retain_until, .. } =
+                changes(attributes, vec![])?;
+            let attributes = KeyAttributes {
+                sensitivity: sensitivity.unwrap_or(Sensitivity::HIGHEST),
+                owner: owner.unwrap_or_default(),
+                description: description.unwrap_or_default(),
+                labels: labels.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+                retain_until,
+                is_protected: protect,
+                ..KeyAttributes::default()
+            };
+            let create = CreateKey { name, spec, protection, usage, period, attributes };
             show(session, session.connect().await?.create_key(&create, &token).await?)
         }
-        KeyCommand::List => list(session).await,
+        KeyCommand::List { labels, state } => {
+            let filter = KeyFilter { labels: parse_labels(labels)?, state };
+            list(session, &filter).await
+        }
+        KeyCommand::Update { key, attributes, remove_labels, protect, unprotect, expected_revision } => {
+            let reference = key_reference(&key)?;
+            let is_protected = (protect || unprotect).then_some(protect);
+            let changes = AttributeChanges { is_protected, ..changes(attributes, remove_labels)? };
+            let client = session.connect().await?;
+            changed(session, &key, client.update_key(&reference, &changes, expected_revision).await)
+        }
         KeyCommand::Show { key } => {
             let reference = key_reference(&key)?;
             let described = session.connect().await?.describe_key(&reference).await;
@@ -85,8 +119,52 @@ fn token(given: Option<String>) -> Result<IdempotencyToken, Failure> {
     })
 }
 
-async fn list(session: &Session) -> Result<(), Failure> {
-    let keys = session.connect().await?.list_keys().await?;
+fn label_name(name: &str) -> Result<LabelName, Failure> {
+    LabelName::parse(name).map_err(|error| {
+        Failure::field("label", format!("{name:?}: its name {error}"), "kms key update --help")
+    })
+}
+
+fn parse_labels(labels: Vec<(String, String)>) -> Result<BTreeMap<LabelName, ShortText>, Failure> {
+    let mut parsed = BTreeMap::new();
+    for (name, value) in labels {
+        let value = ShortText::parse(&value)
+            .map_err(|error| Failure::field("label", format!("{name} {error}"), "kms key update --help"))?;
+        if parsed.insert(label_name(&name)?, value).is_some() {
+            return Err(Failure::field("label", format!("{name} is named twice"), "kms key update --help"));
+        }
+    }
+    Ok(parsed)
+}
+
+/// What the command line says of a key.
+fn changes(given: AttributeArguments, removed: Vec<String>) -> Result<AttributeChanges, Failure> {
+    let refused = |field: &'static str| move |error| Failure::field(field, error, "kms key update --help");
+    let labels = parse_labels(given.labels)?;
+    let mut labels: BTreeMap<_, _> = labels.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    for name in removed {
+        if labels.insert(label_name(&name)?, None).is_some() {
+            let problem = format!("{name} is named twice");
+            return Err(Failure::field("remove_label", problem, "kms key update --help"));
+        }
+    }
+    Ok(AttributeChanges {
+        sensitivity: given.sensitivity.and_then(Sensitivity::new),
+        owner: given.owner.as_deref().map(ShortText::parse).transpose().map_err(refused("owner"))?,
+        description: given
+            .description
+            .as_deref()
+            .map(Description::parse)
+            .transpose()
+            .map_err(refused("description"))?,
+        labels,
+        retain_until: given.retain_until,
+        is_protected: None,
+    })
+}
+
+async fn list(session: &Session, filter: &KeyFilter) -> Result<(), Failure> {
+    let keys = session.connect().await?.list_keys(filter).await?;
     let text = || {
         let rows: Vec<Vec<String>> = keys
             .iter()
@@ -121,6 +199,20 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
             ("created", format!("{} by {}", rfc3339(key.created), key.creator)),
             ("revision", key.revision.to_string()),
         ]);
+        let attributes = &key.attributes;
+        let labels = attributes.labels.iter().map(|(name, value)| format!("{name}={}", value.as_str()));
+        let names = key.aliases.iter().map(ToString::to_string);
+        let said = [
+            ("usage", key.usage.name().to_owned()),
+            ("aliases", names.collect::<Vec<_>>().join(", ")),
+            ("owner", attributes.owner.as_str().to_owned()),
+            ("description", attributes.description.as_str().to_owned()),
+            ("sensitivity", attributes.sensitivity.level().to_string()),
+            ("labels", labels.collect::<Vec<_>>().join(", ")),
+            ("retain until", attributes.retain_until.map(rfc3339).unwrap_or_default()),
+            ("protected", if attributes.is_protected { "from destruction".into() } else { String::new() }),
+        ];
+        text.push_str(&fields(&said.into_iter().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>()));
         if let Some(destruction) = &key.destruction {
             text.push_str(&fields(&[("destruction", destruction::sentence(key.state, destruction))]));
         }
@@ -176,5 +268,18 @@ fn value(key: &Key) -> Value {
         "creator": key.creator,
         "revision": key.revision,
         "destruction": key.destruction.as_ref().map(destruction::value),
+        "usage": key.usage.name(),
+        "owner": key.attributes.owner.as_str(),
+        "description": key.attributes.description.as_str(),
+        "sensitivity": key.attributes.sensitivity.level(),
+        "labels": key
+            .attributes
+            .labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.as_str().into()))
+            .collect::<serde_json::Map<String, Value>>(),
+        "retain_until": key.attributes.retain_until.map(rfc3339),
+        "deletion_protection": key.attributes.is_protected,
+        "aliases": key.aliases.iter().map(KeyName::as_str).collect::<Vec<_>>(),
     })
 }

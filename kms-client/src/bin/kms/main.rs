@@ -1,5 +1,6 @@
 //! `kms`: uses and administers keys from the command line (docs/cli.md).
 
+mod alias;
 mod args;
 mod audit;
 mod data_key;
@@ -100,6 +101,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Whoami => status::whoami(session).await?,
         Command::Seal => status::seal(session).await?,
         Command::Key(command) => key::run(session, command).await?,
+        Command::Alias(command) => alias::run(session, command).await?,
         Command::DataKey(command) => data_key::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,

@@ -58,6 +58,12 @@ pub struct Script {
     pub sealed_status_count: u32,
     /// Proofs lead elsewhere.
     pub forges_proofs: bool,
+    /// The last list of keys that was asked for.
+    pub listed: Option<v1::ListKeysRequest>,
+    /// The last update of a key.
+    pub updated: Option<v1::UpdateKeyRequest>,
+    /// The last alias that was given to another key.
+    pub retargeted: Option<v1::RetargetAliasRequest>,
     /// Calls that are never answered.
     pub hangs: bool,
     /// How long each answer takes at least.
@@ -201,7 +207,21 @@ impl Fake {
             protection_note: "the material is sealed by a master key".into(),
             activates: None,
             expires: Some(prost_types::Timestamp { seconds: 1_895_399_200, nanos: 0 }),
+            usage: v1::KeyUsage::EncryptDecrypt.into(),
+            attributes: Some(v1::KeyAttributes {
+                owner: "payments".into(),
+                description: String::new(),
+                sensitivity: 2,
+                labels: vec![v1::Label { name: "env".into(), value: "prod".into() }],
+                retain_until: Some(prost_types::Timestamp { seconds: 1_895_399_200, nanos: 0 }),
+                deletion_protection: true,
+            }),
+            aliases: vec!["wages".into()],
         }
+    }
+
+    fn alias(&self) -> v1::Alias {
+        v1::Alias { alias: "wages".into(), key_id: KEY_ID.into(), changed: self.key().created }
     }
 }
 
@@ -228,13 +248,43 @@ impl Keys for Fake {
 
     async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
         self.admit("list_keys").await?;
-        let is_first = request.into_inner().page_token.is_empty();
+        let request = request.into_inner();
+        let is_first = request.page_token.is_empty();
+        self.script.lock().expect("no test panics with the script").listed = Some(request);
         let second = v1::Key { name: "salaries".into(), versions: vec![], ..self.key() };
         let first = v1::Key { versions: vec![], ..self.key() };
         Ok(Response::new(match is_first {
             true => v1::ListKeysResponse { keys: vec![first], next_page_token: "2".into() },
             false => v1::ListKeysResponse { keys: vec![second], next_page_token: String::new() },
         }))
+    }
+
+    async fn update_key(&self, request: Request<v1::UpdateKeyRequest>) -> Answer<v1::Key> {
+        self.script.lock().expect("no test panics with the script").updated = Some(request.into_inner());
+        self.admit("update_key").await?;
+        Ok(Response::new(self.key()))
+    }
+
+    async fn create_alias(&self, _: Request<v1::CreateAliasRequest>) -> Answer<v1::Alias> {
+        self.admit("create_alias").await?;
+        Ok(Response::new(self.alias()))
+    }
+
+    async fn retarget_alias(&self, request: Request<v1::RetargetAliasRequest>) -> Answer<v1::Alias> {
+        self.script.lock().expect("no test panics with the script").retargeted = Some(request.into_inner());
+        self.admit("retarget_alias").await?;
+        Ok(Response::new(self.alias()))
+    }
+
+    async fn delete_alias(&self, _: Request<v1::DeleteAliasRequest>) -> Answer<v1::DeleteAliasResponse> {
+        self.admit("delete_alias").await?;
+        Ok(Response::new(v1::DeleteAliasResponse {}))
+    }
+
+    async fn list_aliases(&self, _: Request<v1::ListAliasesRequest>) -> Answer<v1::ListAliasesResponse> {
+        self.admit("list_aliases").await?;
+        let aliases = vec![self.alias()];
+        Ok(Response::new(v1::ListAliasesResponse { aliases, next_page_token: String::new() }))
     }
 
     async fn rotate_key(&self, _: Request<v1::RotateKeyRequest>) -> Answer<v1::Key> {

@@ -156,7 +156,7 @@ async fn a_state_change_from_the_wrong_state_is_refused() {
 async fn a_page_that_was_never_offered_is_refused() {
     let (mut rpc, mut expected) = (admin().await, Expected::default());
     for page_token in ["!", "' or 1=1", &"x".repeat(1000)].map(str::to_owned) {
-        let request = v1::ListKeysRequest { page_size: 10, page_token };
+        let request = v1::ListKeysRequest { page_size: 10, page_token, ..Default::default() };
         expected.refusal(rpc.keys.list_keys(request).await, "FIELD_INVALID", Some("page_token"));
     }
     let request = v1::ListKeysRequest { page_size: 251, ..Default::default() };
@@ -172,7 +172,7 @@ async fn every_key_is_on_exactly_one_page() {
     let mut rpc = admin().await;
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListKeysRequest { page_size: 2, page_token };
+        let request = v1::ListKeysRequest { page_size: 2, page_token, ..Default::default() };
         let page = rpc.keys.list_keys(request).await.expect("lists").into_inner();
         assert!(page.keys.len() <= 2);
         names.extend(page.keys.into_iter().map(|key| key.name).filter(|name| name.starts_with("paged-")));

@@ -29,6 +29,7 @@ CREATE TABLE keys (
   key_id BLOB NOT NULL,
   name TEXT NOT NULL,
   spec TEXT NOT NULL,
+  usage TEXT NOT NULL,
   protection TEXT NOT NULL,
   state TEXT NOT NULL,
   state_before TEXT,
@@ -40,7 +41,7 @@ CREATE TABLE keys (
   created BIGINT NOT NULL,
   activates BIGINT,
   expires BIGINT,
-  sensitivity BIGINT NOT NULL,
+  attributes BLOB NOT NULL,
   revision BIGINT NOT NULL,
   mac BLOB NOT NULL,
   PRIMARY KEY (tenant, key_id),
@@ -49,6 +50,15 @@ CREATE TABLE keys (
 CREATE INDEX keys_activates ON keys (activates);
 CREATE INDEX keys_expires ON keys (expires);
 CREATE INDEX keys_destroys ON keys (destroys);
+CREATE TABLE aliases (
+  tenant TEXT NOT NULL,
+  name TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  changed BIGINT NOT NULL,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, name)
+);
+CREATE INDEX aliases_key ON aliases (tenant, key_id);
 CREATE TABLE key_versions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,
