@@ -40,6 +40,7 @@
 //!
 //! **Traces.** Every call is a `tracing` span `kms` at level debug with `call`, `endpoint`, `try_count` and `outcome`.
 
+mod asymmetric;
 mod attributes;
 pub mod audit;
 mod bundle;

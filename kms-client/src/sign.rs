@@ -5,7 +5,7 @@ use crate::convert;
 use crate::error::ClientError;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
 use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput};
-use kms_core::spec::KeySpec;
+use kms_core::spec::{KeySpec, KeyUsage};
 use kms_proto::v1;
 use zeroize::Zeroize;
 
@@ -51,6 +51,8 @@ pub struct KeyPublicKey {
     pub key_version: KeyVersion,
     /// What the key is.
     pub spec: KeySpec,
+    /// What the key is for: to sign, or to decrypt.
+    pub usage: KeyUsage,
     /// The public half; [`PairPublicKey::to_spki`] gives its DER.
     pub public_key: PairPublicKey,
 }
@@ -159,6 +161,7 @@ impl Client {
             key_id: convert::key_id(&answer.key_id)?,
             key_version: convert::key_version(answer.key_version)?,
             spec: convert::key_spec(answer.spec)?,
+            usage: convert::usage(answer.usage)?,
             public_key,
         })
     }

@@ -57,6 +57,10 @@ pub enum Action {
     Encrypt,
     /// `Crypto.Decrypt`.
     Decrypt,
+    /// `Crypto.AsymmetricEncrypt`.
+    AsymmetricEncrypt,
+    /// `Crypto.AsymmetricDecrypt`.
+    AsymmetricDecrypt,
     /// `Crypto.GenerateMac`.
     GenerateMac,
     /// `Crypto.VerifyMac`.
@@ -77,7 +81,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 34] = [
+    pub const ALL: [Action; 36] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -104,6 +108,8 @@ impl Action {
         Action::DecryptDataKey,
         Action::Encrypt,
         Action::Decrypt,
+        Action::AsymmetricEncrypt,
+        Action::AsymmetricDecrypt,
         Action::GenerateMac,
         Action::VerifyMac,
         Action::GenerateRandom,
@@ -143,6 +149,8 @@ impl Action {
             Action::DecryptDataKey => "data_key.decrypt",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
+            Action::AsymmetricEncrypt => "asymmetric.encrypt",
+            Action::AsymmetricDecrypt => "asymmetric.decrypt",
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
@@ -183,6 +191,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::DecryptDataKey
                 | A::Encrypt
                 | A::Decrypt
+                | A::AsymmetricEncrypt
+                | A::AsymmetricDecrypt
                 | A::GenerateMac
                 | A::VerifyMac
                 | A::GenerateRandom

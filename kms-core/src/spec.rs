@@ -1,7 +1,7 @@
 //! What kind of named key there is: specification, usage, protection (docs/formats/registry.md).
 
 use crate::mac::MacAlgorithm;
-use crate::pair::PairAlgorithm;
+use crate::pair::{PairAlgorithm, PairUsage};
 use crate::suite::AeadAlgorithm;
 
 /// What kind of named key: its algorithm and length.
@@ -48,7 +48,7 @@ pub enum KeyAlgorithm {
     Aead(AeadAlgorithm),
     /// A message authentication code.
     Mac(MacAlgorithm),
-    /// Signatures by a key pair.
+    /// Signatures by a key pair, or decryption.
     Pair(PairAlgorithm),
 }
 
@@ -61,6 +61,16 @@ pub enum KeyUsage {
     GenerateVerifyMac,
     /// Signs and verifies signatures.
     SignVerify,
+}
+
+impl From<KeyUsage> for PairUsage {
+    /// What a key pair of this usage does with its private half.
+    fn from(usage: KeyUsage) -> Self {
+        match usage {
+            KeyUsage::EncryptDecrypt => PairUsage::Decrypt,
+            KeyUsage::GenerateVerifyMac | KeyUsage::SignVerify => PairUsage::Sign,
+        }
+    }
 }
 
 impl KeySpec {
@@ -139,6 +149,9 @@ impl KeySpec {
         match self.algorithm() {
             KeyAlgorithm::Aead(_) => &[KeyUsage::EncryptDecrypt],
             KeyAlgorithm::Mac(_) => &[KeyUsage::GenerateVerifyMac],
+            KeyAlgorithm::Pair(pair) if pair.allows(PairUsage::Decrypt) => {
+                &[KeyUsage::SignVerify, KeyUsage::EncryptDecrypt]
+            }
             KeyAlgorithm::Pair(_) => &[KeyUsage::SignVerify],
         }
     }

@@ -77,6 +77,7 @@ struct MechanismReport {
 #[derive(Debug, Serialize)]
 struct KeySpecReport {
     spec: &'static str,
+    usage: &'static str,
     /// `resident` or `wrapped`: what `kms key create` makes when nothing else is asked.
     protection: &'static str,
     why: String,
@@ -227,12 +228,13 @@ impl Report {
 
     fn judge(&mut self, survey: &[NeededMechanism], bundle: Option<&Bundle>) {
         let lack = |kind| lack(survey, kind);
-        for spec in KeySpec::ALL {
-            let (protection, why) = match lack(object_kind(spec)) {
+        let kinds = |spec: KeySpec| spec.usages().iter().map(move |usage| (spec, *usage));
+        for (spec, usage) in KeySpec::ALL.into_iter().flat_map(kinds) {
+            let (protection, why) = match lack(object_kind(spec, usage)) {
                 None => ("resident", "the token has every mechanism".to_owned()),
                 Some(lack) => ("wrapped", lack),
             };
-            self.key_specs.push(KeySpecReport { spec: spec.name(), protection, why });
+            self.key_specs.push(KeySpecReport { spec: spec.name(), usage: usage.name(), protection, why });
         }
         let missing = |suite: Suite, algorithms: &BTreeSet<&'static str>| {
             let masters = algorithms.iter().filter_map(|name| AeadAlgorithm::from_name(name));

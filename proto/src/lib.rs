@@ -25,6 +25,8 @@ pub mod v1 {
         DecryptDataKeyResponse { key_id, key_version, data_key_spec }
         EncryptRequest { key }
         DecryptResponse { key_id, key_version }
+        AsymmetricEncryptRequest { key }
+        AsymmetricDecryptResponse { key_id, key_version }
         GenerateMacRequest { key }
         GenerateMacResponse { key_id, key_version }
         VerifyMacRequest { key }
@@ -54,6 +56,8 @@ mod tests {
         assert!(shown.contains("key_version: 1") && !shown.contains("171") && !shown.contains("plaintext"));
         let secret = || vec![0xAB; 32];
         for shown in [
+            format!("{:?}", v1::AsymmetricEncryptRequest { key: "k".into(), plaintext: secret() }),
+            format!("{:?}", v1::AsymmetricDecryptResponse { plaintext: secret(), ..Default::default() }),
             format!("{:?}", v1::GenerateMacRequest { key: "k".into(), message: secret() }),
             format!("{:?}", v1::GenerateMacResponse { mac: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),

@@ -58,6 +58,8 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "signature.sign" => ("signed with key", "sign with key"),
         "signature.verify" => ("verified a signature of key", "verify a signature of key"),
         "key.public" => ("took the public half of key", "take the public half of key"),
+        "asymmetric.encrypt" => ("encrypted to key", "encrypt to key"),
+        "asymmetric.decrypt" => ("decrypted with key", "decrypt with key"),
         "mac.generate" => ("made a MAC under key", "make a MAC under key"),
         "mac.verify" => ("verified a MAC under key", "verify a MAC under key"),
         "random.generate" => ("took random bytes", "take random bytes"),

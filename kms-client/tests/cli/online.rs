@@ -218,6 +218,25 @@ fn a_signature_is_made_and_verified_over_the_same_input_and_options() {
 }
 
 #[test]
+fn a_few_bytes_go_to_a_key_pair_and_come_back() {
+    let setup = setup();
+    setup.write("secret", b"7000");
+    let made = setup.json(&["asymmetric", "encrypt", "--key", "payroll", "secret"]);
+    assert_eq!((&made["key_version"], &made["ciphertext"]), (&2.into(), &"MDAwNw==".into()));
+    let (code, _, _) = setup.kms(&["asymmetric", "encrypt", "--key", "payroll", "--out", "sealed", "secret"]);
+    assert_eq!((code, setup.read("sealed")), (0, b"0007".to_vec()));
+    let opened = setup.json(&["asymmetric", "decrypt", "--key", "payroll@2", "sealed"]);
+    assert_eq!(opened["plaintext"], "NzAwMA==");
+    let out = ["asymmetric", "decrypt", "--key", "payroll", "--out-plaintext", "opened", "sealed"];
+    let (code, shown, _) = setup.kms(&out);
+    assert_eq!((code, setup.read("opened"), shown.contains("plaintext")), (0, b"7000".to_vec(), false));
+    assert_eq!(setup.kms(&out).0, 1, "a file that is there is left alone");
+    setup.write("long", &[0; 1025]);
+    let (code, _, err) = setup.kms(&["asymmetric", "encrypt", "--key", "payroll", "long"]);
+    assert_eq!(code, 3, "{err}");
+}
+
+#[test]
 fn a_public_key_is_shown_in_pem() {
     let setup = setup();
     let (code, pem, _) = setup.kms(&["key", "public-key", "payroll"]);

@@ -97,7 +97,8 @@ pub fn usage(number: i32) -> Result<Option<KeyUsage>, ServiceError> {
     }
 }
 
-fn proto_key_usage(usage: KeyUsage) -> i32 {
+/// A usage in proto form.
+pub fn proto_key_usage(usage: KeyUsage) -> i32 {
     match usage {
         KeyUsage::EncryptDecrypt => v1::KeyUsage::EncryptDecrypt,
         KeyUsage::GenerateVerifyMac => v1::KeyUsage::GenerateVerifyMac,

@@ -3,6 +3,7 @@ use crate::service::{OpenRequest, ServiceError, SignRequest};
 use kms_core::pair::{SignatureAlgorithm, Sm2UserId};
 use kms_core::policy::Action;
 use kms_core::secret::Secret;
+use kms_core::spec::KeyUsage;
 use kms_proto::v1::{self, crypto_server::Crypto};
 use tonic::{Request, Response, Status};
 
@@ -190,14 +191,52 @@ impl Crypto for Gate {
     ) -> Result<Response<v1::GetPublicKeyResponse>, Status> {
         self.call("Crypto.GetPublicKey", Action::GetPublicKey, request, |node, caller, message| async move {
             let key = convert::key_ref("key", &message.key)?;
-            let (key_id, version, spec, public_key) = node.public_key(&caller, &key).await?;
-            let algorithms = SignatureAlgorithm::of(public_key.algorithm());
+            let (version, public_key, entry) = node.public_key(&caller, &key).await?;
+            let (row, pair) = (&entry.row, public_key.algorithm());
+            let signs = row.usage == KeyUsage::SignVerify;
+            let algorithms = SignatureAlgorithm::of(pair).filter(|_| signs);
             Ok(v1::GetPublicKeyResponse {
-                key_id: key_id.to_string(),
+                key_id: row.key_id.to_string(),
                 key_version: convert::proto_version(version),
-                spec: convert::proto_spec(spec),
+                spec: convert::proto_spec(row.spec),
                 public_key: public_key.to_spki(),
                 algorithms: algorithms.map(convert::proto_signature_algorithm).collect(),
+                usage: convert::proto_key_usage(row.usage),
+            })
+        })
+        .await
+    }
+
+    async fn asymmetric_encrypt(
+        &self,
+        request: Request<v1::AsymmetricEncryptRequest>,
+    ) -> Result<Response<v1::AsymmetricEncryptResponse>, Status> {
+        let (method, action) = ("Crypto.AsymmetricEncrypt", Action::AsymmetricEncrypt);
+        self.call(method, action, request, |node, caller, message| async move {
+            let plaintext = Secret::new(message.plaintext);
+            let key = convert::key_ref("key", &message.key)?;
+            let encrypted = node.asymmetric_encrypt(&caller, &key, &plaintext).await?;
+            Ok(v1::AsymmetricEncryptResponse {
+                key_id: encrypted.key_id.to_string(),
+                key_version: convert::proto_version(encrypted.version),
+                ciphertext: encrypted.ciphertext,
+            })
+        })
+        .await
+    }
+
+    async fn asymmetric_decrypt(
+        &self,
+        request: Request<v1::AsymmetricDecryptRequest>,
+    ) -> Result<Response<v1::AsymmetricDecryptResponse>, Status> {
+        let (method, action) = ("Crypto.AsymmetricDecrypt", Action::AsymmetricDecrypt);
+        self.call(method, action, request, |node, caller, message| async move {
+            let key = convert::key_ref("key", &message.key)?;
+            let decrypted = node.asymmetric_decrypt(&caller, &key, &message.ciphertext).await?;
+            Ok(v1::AsymmetricDecryptResponse {
+                key_id: decrypted.key_id.to_string(),
+                key_version: convert::proto_version(decrypted.version),
+                plaintext: expose(decrypted.plaintext),
             })
         })
         .await

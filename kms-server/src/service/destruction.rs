@@ -290,8 +290,14 @@ impl Node {
 fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
     let counter = match record.event.as_str() {
         event if event == Action::GenerateDataKey.event() => &mut usage.data_keys,
-        event if event == Action::Encrypt.event() => &mut usage.encryptions,
-        event if event == Action::Decrypt.event() || event == Action::DecryptDataKey.event() => {
+        event if event == Action::Encrypt.event() || event == Action::AsymmetricEncrypt.event() => {
+            &mut usage.encryptions
+        }
+        event
+            if event == Action::Decrypt.event()
+                || event == Action::DecryptDataKey.event()
+                || event == Action::AsymmetricDecrypt.event() =>
+        {
             &mut usage.decryptions
         }
         event if event == Action::GenerateMac.event() => &mut usage.macs,

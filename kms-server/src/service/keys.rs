@@ -155,7 +155,7 @@ impl Node {
             Err(error) if error.reason == Reason::KeyNotFound => {}
             Err(error) => return Err(error),
         }
-        let kind = object_kind(request.spec);
+        let kind = object_kind(request.spec, usage);
         let protection = match request.protection {
             Some(Protection::HsmResident) if !open.pool.can(kind) => {
                 let spec = request.spec.name();
@@ -171,7 +171,7 @@ impl Node {
         };
         let key_id = KeyId(uuid::Uuid::now_v7().into_bytes());
         let place = (key_id, KeyVersion::FIRST);
-        let version = self.new_version(open, caller, place, request.spec, protection).await?;
+        let version = self.new_version(open, caller, place, (request.spec, usage), protection).await?;
         let creating = KeyState::Creating.into();
         let standing =
             if version.standing == creating { creating } else { complete(creating, &request.period)? };
@@ -215,14 +215,14 @@ impl Node {
         open: &Arc<Open>,
         caller: &Caller,
         key: (KeyId, KeyVersion),
-        spec: KeySpec,
+        kind: (KeySpec, KeyUsage),
         protection: Protection,
     ) -> Result<VersionRow, ServiceError> {
         let tenant = caller.principal.tenant.clone();
         let creating = Standing::from(KeyState::Creating);
         let (standing, material, check_value, public_key) = match protection {
             Protection::HsmWrapped => {
-                let made = open.make_wrapped(&self.bundle, &tenant, key, spec, caller.deadline).await?;
+                let made = open.make_wrapped(&self.bundle, &tenant, key, kind, caller.deadline).await?;
                 let standing = complete(creating, &Cryptoperiod::default())?;
                 (standing, Material::Wrapped(made.wrapped.to_bytes()), made.check_value, made.public_key)
             }
@@ -297,7 +297,7 @@ impl Node {
         let Material::Resident(object) = creating.material else {
             return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
         };
-        let kind = object_kind(entry.row.spec);
+        let kind = object_kind(entry.row.spec, entry.row.usage);
         let label = format!("{}@{}", entry.row.key_id, creating.version);
         // The object may exist already when an answer was lost or a node died between the two steps.
         let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;
@@ -454,7 +454,9 @@ impl Node {
                 ServiceError::new(Reason::KeyStateForbids, message)
             })?;
             let mut key = entry.row.clone();
-            let version = self.new_version(open, caller, (key_id, number), key.spec, key.protection).await?;
+            let version = self
+                .new_version(open, caller, (key_id, number), (key.spec, key.usage), key.protection)
+                .await?;
             let mut versions = Vec::new();
             if version.standing.state != KeyState::Creating {
                 versions = superseded(&entry.versions)?;

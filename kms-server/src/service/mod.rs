@@ -1,6 +1,7 @@
 //! The use cases, one file per group. Here core, HSM and store meet, and nowhere else.
 
 mod aliases;
+mod asymmetric;
 mod attributes;
 pub mod audit;
 pub mod ceremonies;

@@ -10,9 +10,9 @@ use kms_core::bundle::Bundle;
 use kms_core::envelope::{WrappedKey, wrapped_key_associated_data};
 use kms_core::id::{CatalogueRevision, KeyId, KeyName, KeyRef, KeySelector, KeyVersion, TenantName};
 use kms_core::key::KeyState;
-use kms_core::pair::{PairPublicKey, PairUsage};
+use kms_core::pair::PairPublicKey;
 use kms_core::reason::Reason;
-use kms_core::spec::{KeyAlgorithm, KeySpec};
+use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage};
 use kms_core::suite::CheckValue;
 use kms_hsm::{HsmError, HsmSession, LockedBytes, ObjectKind, Pool, Sealed};
 use std::collections::HashMap;
@@ -293,13 +293,13 @@ impl Open {
         bundle: &Bundle,
         tenant: &TenantName,
         key: (KeyId, KeyVersion),
-        spec: KeySpec,
+        (spec, usage): (KeySpec, KeyUsage),
         deadline: Instant,
     ) -> Result<NewMaterial, ServiceError> {
         let (material, check_value, public_key) = match (spec.algorithm(), spec.key_len()) {
             (KeyAlgorithm::Pair(algorithm), _) => {
                 let pair =
-                    blocking(move || PrivatePair::generate(algorithm, PairUsage::Sign, &mut system_rng()))
+                    blocking(move || PrivatePair::generate(algorithm, usage.into(), &mut system_rng()))
                         .await
                         .map_err(|error| ServiceError::new(Reason::Internal, error.to_string()))?;
                 let public_key = pair.public_key().clone();
@@ -381,12 +381,12 @@ impl Open {
     }
 }
 
-/// What a resident key of one specification is in the HSM.
-pub fn object_kind(spec: KeySpec) -> ObjectKind {
+/// What a resident key of one specification and usage is in the HSM.
+pub fn object_kind(spec: KeySpec, usage: KeyUsage) -> ObjectKind {
     match spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => ObjectKind::SealingKey(algorithm),
         KeyAlgorithm::Mac(algorithm) => ObjectKind::MacKey(algorithm),
-        KeyAlgorithm::Pair(algorithm) => ObjectKind::KeyPair(algorithm, PairUsage::Sign),
+        KeyAlgorithm::Pair(algorithm) => ObjectKind::KeyPair(algorithm, usage.into()),
     }
 }
 

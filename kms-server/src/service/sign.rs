@@ -14,7 +14,6 @@ use kms_core::pair::{
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::secret::Secret;
-use kms_core::spec::KeySpec;
 use std::sync::Arc;
 
 /// What is to be signed, or is said to have been.
@@ -76,7 +75,7 @@ fn to_sign(request: &SignRequest, key: &PairPublicKey) -> Result<ToSign, Service
 }
 
 /// The public half of a version. It is there from when the version is complete.
-fn public_key(entry: &KeyEntry, version: KeyVersion) -> Result<&PairPublicKey, ServiceError> {
+pub(super) fn public_key(entry: &KeyEntry, version: KeyVersion) -> Result<&PairPublicKey, ServiceError> {
     let row = entry.version(version)?;
     row.public_key
         .as_ref()
@@ -149,18 +148,18 @@ impl Node {
         &self,
         caller: &Caller,
         key: &KeyRef,
-    ) -> Result<(KeyId, KeyVersion, KeySpec, PairPublicKey), ServiceError> {
+    ) -> Result<(KeyVersion, PairPublicKey, Arc<KeyEntry>), ServiceError> {
         let open = self.require_open()?;
         for _ in 0..DECISION_COUNT_MAX {
             let (found, (number, public)) = open
                 .judge(&self.database, &caller.principal.tenant, &key.key, |entry| {
-                    usage::pair(&entry.row)?;
+                    usage::any_pair(&entry.row)?;
                     let number = key.version.unwrap_or(entry.row.current_version);
                     Ok((number, public_key(entry, number)?.clone()))
                 })
                 .await?;
             if self.commit_use(&open, caller, &found, number, Action::GetPublicKey).await? {
-                return Ok((found.key.row.key_id, number, found.key.row.spec, public));
+                return Ok((number, public, found.key));
             }
         }
         Err(contention())
@@ -175,7 +174,7 @@ impl Node {
         wanted: &Wanted,
     ) -> Result<(Found, KeyVersion, ToSign), ServiceError> {
         let judged = open.judge(&self.database, &caller.principal.tenant, &request.key.key, |entry| {
-            usage::pair(&entry.row)?;
+            usage::signing_pair(&entry.row)?;
             let number = request.key.version.unwrap_or(entry.row.current_version);
             check_state(entry, number, wanted.verb, wanted.may)?;
             Ok((number, to_sign(request, public_key(entry, number)?)?))

@@ -3,10 +3,50 @@
 use super::{Node, ServiceError};
 use crate::store::KeyRow;
 use kms_core::mac::MacAlgorithm;
-use kms_core::pair::PairAlgorithm;
+use kms_core::pair::EncryptionAlgorithm;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage};
 use kms_core::suite::AeadAlgorithm;
+
+/// Calls that take the same keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Calls {
+    Encryption,
+    Macs,
+    Signatures,
+    PublicKeyEncryption,
+}
+
+impl Calls {
+    /// Those that a key is for.
+    const fn of(spec: KeySpec, usage: KeyUsage) -> Self {
+        match (spec.algorithm(), usage) {
+            (KeyAlgorithm::Aead(_), _) => Calls::Encryption,
+            (KeyAlgorithm::Mac(_), _) => Calls::Macs,
+            (KeyAlgorithm::Pair(_), KeyUsage::EncryptDecrypt) => Calls::PublicKeyEncryption,
+            (KeyAlgorithm::Pair(_), _) => Calls::Signatures,
+        }
+    }
+
+    /// Their names.
+    const fn names(self) -> &'static str {
+        match self {
+            Calls::Encryption => "Encrypt, Decrypt and data keys",
+            Calls::Macs => "GenerateMac and VerifyMac",
+            Calls::Signatures => "Sign and Verify",
+            Calls::PublicKeyEncryption => "AsymmetricEncrypt and AsymmetricDecrypt",
+        }
+    }
+
+    /// The usage of the keys that they take.
+    const fn usage(self) -> KeyUsage {
+        match self {
+            Calls::Encryption | Calls::PublicKeyEncryption => KeyUsage::EncryptDecrypt,
+            Calls::Macs => KeyUsage::GenerateVerifyMac,
+            Calls::Signatures => KeyUsage::SignVerify,
+        }
+    }
+}
 
 /// What a key encrypts with.
 ///
@@ -15,7 +55,7 @@ use kms_core::suite::AeadAlgorithm;
 pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, KeyUsage::EncryptDecrypt)),
+        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, Calls::Encryption)),
     }
 }
 
@@ -26,18 +66,44 @@ pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
 pub(super) fn mac(row: &KeyRow) -> Result<MacAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Mac(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Aead(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, KeyUsage::GenerateVerifyMac)),
+        KeyAlgorithm::Aead(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, Calls::Macs)),
     }
 }
 
-/// What kind of pair a key signs with.
+/// That a key pair signs.
 ///
 /// # Errors
 /// `KEY_USAGE_FORBIDS` for a key that does not sign.
-pub(super) fn pair(row: &KeyRow) -> Result<PairAlgorithm, ServiceError> {
+pub(super) fn signing_pair(row: &KeyRow) -> Result<(), ServiceError> {
+    match Calls::of(row.spec, row.usage) {
+        Calls::Signatures => Ok(()),
+        _ => Err(forbids(row, Calls::Signatures)),
+    }
+}
+
+/// How a key pair decrypts.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS` for a key that is no pair, or signs.
+pub(super) fn decrypting_pair(row: &KeyRow) -> Result<EncryptionAlgorithm, ServiceError> {
+    let algorithm = match (Calls::of(row.spec, row.usage), row.spec.algorithm()) {
+        (Calls::PublicKeyEncryption, KeyAlgorithm::Pair(pair)) => EncryptionAlgorithm::of(pair),
+        _ => None,
+    };
+    algorithm.ok_or_else(|| forbids(row, Calls::PublicKeyEncryption))
+}
+
+/// That a key is a pair, whatever it is for.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS` for a key without a public half.
+pub(super) fn any_pair(row: &KeyRow) -> Result<(), ServiceError> {
     match row.spec.algorithm() {
-        KeyAlgorithm::Pair(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => Err(forbids(row, KeyUsage::SignVerify)),
+        KeyAlgorithm::Pair(_) => Ok(()),
+        KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => {
+            let message = format!("key {} is of spec {} and has no public half", row.name, row.spec.name());
+            Err(ServiceError { field: Some("key"), ..ServiceError::new(Reason::KeyUsageForbids, message) })
+        }
     }
 }
 
@@ -64,24 +130,18 @@ pub(super) fn of_new_key(spec: KeySpec, wanted: Option<KeyUsage>) -> Result<KeyU
     }
 }
 
-/// What is called with a key of this usage.
-const fn calls(usage: KeyUsage) -> &'static str {
-    match usage {
-        KeyUsage::EncryptDecrypt => "Encrypt, Decrypt and data keys",
-        KeyUsage::GenerateVerifyMac => "GenerateMac and VerifyMac",
-        KeyUsage::SignVerify => "Sign, Verify and GetPublicKey",
-    }
-}
-
-fn forbids(row: &KeyRow, wanted: KeyUsage) -> ServiceError {
-    let (name, spec, usage) = (&row.name, row.spec.name(), row.usage);
-    let fitting = KeySpec::ALL.into_iter().filter(|spec| spec.usages().contains(&wanted));
+fn forbids(row: &KeyRow, wanted: Calls) -> ServiceError {
+    let (name, spec) = (&row.name, row.spec.name());
+    let has = Calls::of(row.spec, row.usage);
+    let usage = wanted.usage();
+    let can = |spec: &KeySpec| spec.usages().contains(&usage) && Calls::of(*spec, usage) == wanted;
     let message = format!(
-        "key {name} is of spec {spec} and for {} ({}); {} takes a key of spec {}",
+        "key {name} is of spec {spec} and for {} ({}); {} takes a key for {} of spec {}",
+        row.usage.name(),
+        has.names(),
+        wanted.names(),
         usage.name(),
-        calls(usage),
-        wanted.name(),
-        spec_names(fitting)
+        spec_names(KeySpec::ALL.into_iter().filter(can))
     );
     ServiceError { field: Some("key"), ..ServiceError::new(Reason::KeyUsageForbids, message) }
 }

@@ -120,6 +120,20 @@ impl Crypto for EchoServer {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 
+    async fn asymmetric_encrypt(
+        &self,
+        _: Request<v1::AsymmetricEncryptRequest>,
+    ) -> Result<Response<v1::AsymmetricEncryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn asymmetric_decrypt(
+        &self,
+        _: Request<v1::AsymmetricDecryptRequest>,
+    ) -> Result<Response<v1::AsymmetricDecryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
     async fn generate_mac(
         &self,
         _: Request<v1::GenerateMacRequest>,

@@ -69,6 +69,9 @@ pub enum Command {
     Encrypt(EncryptArguments),
     /// Decrypt a file that `kms encrypt` made
     Decrypt(DecryptArguments),
+    /// Encrypt a few bytes to a key pair, and decrypt them
+    #[command(subcommand)]
+    Asymmetric(AsymmetricCommand),
     /// Make and verify MACs of small files
     #[command(subcommand)]
     Mac(MacCommand),
@@ -304,6 +307,34 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "KEY")]
         expected_key: Option<String>,
         /// Write the data key to this new file, open to you alone, and do not print it
+        #[arg(long, value_name = "FILE")]
+        out_plaintext: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AsymmetricCommand {
+    /// Encrypt a small file to the public half of a key pair
+    Encrypt {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File to read; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// Write the ciphertext to this new file and do not print it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Decrypt what was encrypted to the public half of a key pair
+    Decrypt {
+        /// Name or id, with @VERSION for another than the current version
+        #[arg(long, value_name = "KEY")]
+        key: String,
+        /// File with the ciphertext; - for the standard input
+        #[arg(value_name = "IN")]
+        source: PathBuf,
+        /// Write the plaintext to this new file, open to you alone, and do not print it
         #[arg(long, value_name = "FILE")]
         out_plaintext: Option<PathBuf>,
     },

@@ -2,6 +2,7 @@
 
 mod alias;
 mod args;
+mod asymmetric;
 mod audit;
 mod data_key;
 mod destruction;
@@ -105,6 +106,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::DataKey(command) => data_key::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
+        Command::Asymmetric(command) => asymmetric::run(session, command).await?,
         Command::Mac(command) => mac::run(session, command).await?,
         Command::Sign(arguments) => sign::sign(session, arguments).await?,
         Command::Verify(arguments) => sign::verify(session, arguments).await?,

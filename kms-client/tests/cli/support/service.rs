@@ -455,6 +455,24 @@ impl Crypto for Fake {
         Ok(Response::new(v1::DecryptResponse { key_id: KEY_ID.into(), key_version: 1, plaintext }))
     }
 
+    async fn asymmetric_encrypt(
+        &self,
+        request: Request<v1::AsymmetricEncryptRequest>,
+    ) -> Answer<v1::AsymmetricEncryptResponse> {
+        self.admit("asymmetric_encrypt").await?;
+        let ciphertext = request.into_inner().plaintext.into_iter().rev().collect();
+        Ok(Response::new(v1::AsymmetricEncryptResponse { key_id: KEY_ID.into(), key_version: 2, ciphertext }))
+    }
+
+    async fn asymmetric_decrypt(
+        &self,
+        request: Request<v1::AsymmetricDecryptRequest>,
+    ) -> Answer<v1::AsymmetricDecryptResponse> {
+        self.admit("asymmetric_decrypt").await?;
+        let plaintext = request.into_inner().ciphertext.into_iter().rev().collect();
+        Ok(Response::new(v1::AsymmetricDecryptResponse { key_id: KEY_ID.into(), key_version: 2, plaintext }))
+    }
+
     async fn generate_mac(
         &self,
         request: Request<v1::GenerateMacRequest>,
@@ -515,6 +533,7 @@ impl Crypto for Fake {
             spec: v1::KeySpec::Ed25519.into(),
             public_key: base16ct::lower::decode_vec(text).expect("hexadecimal"),
             algorithms: vec![v1::SignatureAlgorithm::Ed25519.into()],
+            usage: v1::KeyUsage::SignVerify.into(),
         }))
     }
 

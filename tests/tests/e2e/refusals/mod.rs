@@ -1,6 +1,7 @@
 //! Every refusal that a caller can provoke on an unsealed service: the documented reason, code and field, and
 //! a record of it in the log.
 
+mod asymmetric;
 mod attributes;
 mod crypto;
 mod keys;
