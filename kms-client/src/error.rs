@@ -252,6 +252,7 @@ pub fn next_step(reason: Reason) -> &'static str {
         | Reason::KeyUsageForbids
         | Reason::KeyRetained
         | Reason::RevisionMismatch => "kms key show KEY",
+        Reason::KeyExhausted => "kms key rotate KEY",
         Reason::AliasNotFound => "kms alias list",
         Reason::IdempotencyConflict => "kms key list",
         Reason::RecordNotFound => "kms audit list",

@@ -126,6 +126,10 @@ pub struct Version {
     pub created: UnixMillis,
     /// The first bytes of a zero block encrypted under it; empty where they are not known.
     pub check_value: Vec<u8>,
+    /// Of a resident version that [`Client::describe_key`] describes: how often it may have encrypted.
+    pub encryptions_taken: u64,
+    /// Half of what it may encrypt is taken.
+    pub is_rotation_advised: bool,
     /// Its own destruction, where one is scheduled or was done.
     pub destruction: Option<KeyDestruction>,
 }
@@ -188,6 +192,8 @@ impl TryFrom<v1::Key> for Key {
                 state: convert::key_state(version.state)?,
                 created: convert::time(version.created, "a key version")?,
                 check_value: version.check_value,
+                encryptions_taken: version.encryptions_taken,
+                is_rotation_advised: version.is_rotation_advised,
                 destruction: destruction(version.destruction)?,
             })
         };

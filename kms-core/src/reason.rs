@@ -61,6 +61,8 @@ reasons! {
     KeyUsageForbids = "KEY_USAGE_FORBIDS",
     /// Its protection from destruction or its retention keeps the key.
     KeyRetained = "KEY_RETAINED",
+    /// The version has encrypted as often as one key may.
+    KeyExhausted = "KEY_EXHAUSTED",
     /// No such alias, or not in this tenant.
     AliasNotFound = "ALIAS_NOT_FOUND",
     /// The key has another revision than the caller has seen.
@@ -120,6 +122,7 @@ impl Reason {
             | R::KeyStateForbids
             | R::KeyUsageForbids
             | R::KeyRetained
+            | R::KeyExhausted
             | R::RevisionMismatch
             | R::IdempotencyConflict
             | R::AlreadyUnsealed => 7,

@@ -77,6 +77,14 @@ CREATE TABLE key_versions (
   PRIMARY KEY (tenant, key_id, version)
 );
 CREATE INDEX key_versions_destroys ON key_versions (destroys);
+CREATE TABLE encryption_counts (
+  tenant TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  version BIGINT NOT NULL,
+  taken BIGINT NOT NULL,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, key_id, version)
+);
 CREATE TABLE destructions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,

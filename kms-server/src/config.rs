@@ -168,11 +168,20 @@ pub struct Keys {
     pub specs: AllowedSpecs,
     /// How long after an unseal this node begins to destroy what is due, in seconds: time to notice a wrong clock.
     pub destruction_delay_seconds: u32,
+    /// How often one version of a resident key encrypts at most, 1 to 2^32 (NIST SP 800-38D, section 8.3).
+    pub resident_encryptions_max: u64,
 }
+
+/// Most encryptions with random nonces under one key (NIST SP 800-38D, section 8.3).
+const RESIDENT_ENCRYPTIONS_MAX: u64 = 1 << 32;
 
 impl Default for Keys {
     fn default() -> Self {
-        Self { specs: AllowedSpecs::default(), destruction_delay_seconds: 3600 }
+        Self {
+            specs: AllowedSpecs::default(),
+            destruction_delay_seconds: 3600,
+            resident_encryptions_max: RESIDENT_ENCRYPTIONS_MAX,
+        }
     }
 }
 
@@ -351,6 +360,11 @@ impl Config {
         let limits = &self.limits;
         if limits.calls == 0 || limits.connections == 0 || limits.call_seconds == 0 {
             return value("limits", "must all be at least 1".into());
+        }
+        let encryptions = self.keys.resident_encryptions_max;
+        if !(1..=RESIDENT_ENCRYPTIONS_MAX).contains(&encryptions) {
+            let message = format!("is {encryptions}; 1 to {RESIDENT_ENCRYPTIONS_MAX} are allowed");
+            return value("keys.resident_encryptions_max", message);
         }
         if !(128 * 1024..=4 * 1024 * 1024).contains(&limits.message_bytes) {
             let message = format!("is {}; 131072 to 4194304 are allowed", limits.message_bytes);

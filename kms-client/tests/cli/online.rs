@@ -467,25 +467,25 @@ fn keys_are_shown_for_people_and_for_programs() {
         out,
         format!(
             "name             payroll\n\
+             aliases          wages\n\
              id               {KEY_ID}\n\
              state            ACTIVE\n\
              spec             sm4\n\
+             usage            ENCRYPT_DECRYPT\n\
              protection       wrapped: the material is sealed by a master key\n\
              current version  1\n\
              activates        at once\n\
              expires          2030-01-23T11:46:40Z\n\
              created          2026-11-23T02:00:00Z by kms://default/administrator/admin\n\
              revision         3\n\
-             usage         ENCRYPT_DECRYPT\n\
-             aliases       wages\n\
-             owner         payments\n\
-             sensitivity   2\n\
-             labels        env=prod\n\
-             retain until  2030-01-23T11:46:40Z\n\
-             protected     from destruction\n\
+             owner            payments\n\
+             sensitivity      2\n\
+             labels           env=prod\n\
+             retain until     2030-01-23T11:46:40Z\n\
+             protected        from destruction\n\
              \n\
-             VERSION  STATE   CREATED               CHECK   DESTRUCTION\n\
-             1        ACTIVE  2026-11-23T02:00:00Z  c1c2c3\n"
+             VERSION  STATE   CREATED               CHECK   ENCRYPTIONS                  DESTRUCTION\n\
+             1        ACTIVE  2026-11-23T02:00:00Z  c1c2c3  up to 65536: rotate the key\n"
         )
     );
     let value = setup.json(&["key", "create", "payroll", "--spec", "sm4"]);
@@ -504,6 +504,8 @@ fn keys_are_shown_for_people_and_for_programs() {
                 "state": "ACTIVE",
                 "created": "2026-11-23T02:00:00Z",
                 "check_value": "c1c2c3",
+                "encryptions_taken": 65_536,
+                "is_rotation_advised": true,
                 "destruction": null,
             }],
             "activates": null,

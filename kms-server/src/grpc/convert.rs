@@ -375,6 +375,9 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
                 created: Some(timestamp(version.created)),
                 destruction: proto_destruction(&version.standing, version.destruction_request.as_ref()),
                 check_value: version.check_value.map(|value| value.0.to_vec()).unwrap_or_default(),
+                // `DescribeKey` alone tells them.
+                encryptions_taken: 0,
+                is_rotation_advised: false,
             })
             .collect(),
         created: Some(timestamp(row.created)),

@@ -1,7 +1,9 @@
 use super::{Gate, convert};
 use crate::random::now;
-use crate::service::{CreateKey, KeyFilter, ServiceError, UpdateKey, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
-use kms_core::id::{KeyName, UnixMillis};
+use crate::service::{
+    CreateKey, KeyFilter, ServiceError, UpdateKey, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN, is_rotation_advised,
+};
+use kms_core::id::{KeyName, KeyVersion, UnixMillis};
 use kms_core::key::KeyCommand;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
@@ -94,7 +96,15 @@ impl Keys for Gate {
     ) -> Result<Response<v1::Key>, Status> {
         self.call("Keys.DescribeKey", Action::DescribeKey, request, |node, caller, message| async move {
             let key = convert::key_selector("key", &message.key)?;
-            Ok(convert::proto_key(&*node.describe_key(&caller, &key).await?))
+            let (entry, counts) = node.describe_key(&caller, &key).await?;
+            let mut described = convert::proto_key(&entry);
+            let max = node.config.keys.resident_encryptions_max;
+            for version in &mut described.versions {
+                let taken = KeyVersion::new(version.version).and_then(|number| counts.get(&number));
+                version.encryptions_taken = taken.copied().unwrap_or_default();
+                version.is_rotation_advised = is_rotation_advised(version.encryptions_taken, max);
+            }
+            Ok(described)
         })
         .await
     }

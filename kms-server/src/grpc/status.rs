@@ -25,6 +25,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::KeyStateForbids
         | Reason::KeyUsageForbids
         | Reason::KeyRetained
+        | Reason::KeyExhausted
         | Reason::AlreadyUnsealed
         | Reason::CustodianPresent
         | Reason::CustodianLocked => Code::FailedPrecondition,

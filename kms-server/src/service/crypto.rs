@@ -228,6 +228,7 @@ impl Node {
                     };
                     let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
                     let copy = Secret::new(plaintext.expose().to_vec());
+                    self.count_encryption(open, row, number).await?;
                     let sealed = open
                         .hsm("seal", caller.deadline, move |session| {
                             session.seal(object, algorithm, &aad, copy.expose())

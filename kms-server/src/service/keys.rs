@@ -355,7 +355,7 @@ impl Node {
         Ok(())
     }
 
-    /// Describes one key.
+    /// Describes one key, and says how often its resident versions may have encrypted.
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -363,10 +363,13 @@ impl Node {
         &self,
         caller: &Caller,
         key: &KeySelector,
-    ) -> Result<Arc<KeyEntry>, ServiceError> {
+    ) -> Result<(Arc<KeyEntry>, BTreeMap<KeyVersion, u64>), ServiceError> {
         let open = self.require_open()?;
+        let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
-            let found = open.find(&self.database, &caller.principal.tenant, key).await?;
+            let found = open.find(&self.database, tenant, key).await?;
+            let key_id = found.key.row.key_id;
+            let counts = self.database.encryption_counts(tenant, key_id, &open.row_mac).await?;
             let record = self
                 .record(Action::DescribeKey.event(), Outcome::Done, caller)
                 .key(found.key.row.key_id, None);
@@ -374,7 +377,7 @@ impl Node {
             match self.committer.commit(entry).await? {
                 // Another node has changed keys: what is described must be what is true now.
                 Commit::Stale(revision) => open.advance(revision),
-                _ => return Ok(found.key),
+                _ => return Ok((found.key, counts)),
             }
         }
         Err(contention())

@@ -6,6 +6,7 @@ mod attributes;
 pub mod audit;
 pub mod ceremonies;
 mod checkpoints;
+mod counts;
 mod crypto;
 mod destruction;
 mod error;
@@ -20,6 +21,7 @@ mod usage;
 
 pub use aliases::AliasPage;
 pub use attributes::UpdateKey;
+pub use counts::is_rotation_advised;
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
 pub use destruction::{UsageReport, VersionUse, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 pub use error::ServiceError;

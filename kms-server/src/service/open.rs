@@ -2,6 +2,7 @@
 //!
 //! Everything in here is wiped when the last reference goes, which sealing waits for.
 
+use super::counts::Counts;
 use super::{ServiceError, blocking};
 use crate::pairs::PrivatePair;
 use crate::random::{now, system_rng};
@@ -115,6 +116,8 @@ pub struct Open {
     pub pool: Pool,
     /// Authenticates rows.
     pub row_mac: RowMac,
+    /// What this node may still encrypt with resident keys.
+    pub counts: Counts,
     catalogue: RwLock<Catalogue>,
     materials: RwLock<HashMap<(KeyId, KeyVersion), Arc<LockedBytes>>>,
 }
@@ -144,7 +147,13 @@ impl From<&KeySelector> for KeySelectorKey {
 impl Open {
     /// Nothing cached yet.
     pub fn new(pool: Pool, row_mac: RowMac) -> Self {
-        Self { pool, row_mac, catalogue: RwLock::default(), materials: RwLock::default() }
+        Self {
+            pool,
+            row_mac,
+            counts: Counts::default(),
+            catalogue: RwLock::default(),
+            materials: RwLock::default(),
+        }
     }
 
     /// Finds a key of a tenant, by its id, its name or an alias, from the cache where it is current.

@@ -5,7 +5,7 @@
 //! applies changes as conditional SQL, writes one segment row for the whole batch and the new head.
 
 use super::database::{Database, DatabaseError, Head, StoredCheckpoint};
-use super::rows::{AliasRow, KeyRow, VersionRow};
+use super::rows::{AliasRow, CountRow, KeyRow, VersionRow};
 use crate::crash::{self, CommitStep};
 use kms_core::asymmetric::PrivateKey;
 use kms_core::audit::{BATCH_HEAD_DOMAIN, BatchHead, Leaf, Record, Segment};
@@ -58,6 +58,13 @@ pub enum Change {
         tenant: TenantName,
         /// Its name.
         name: KeyName,
+    },
+    /// A node takes encryptions of a resident version for itself.
+    Encryptions {
+        /// How many were taken before.
+        before: u64,
+        /// How many are taken then, and the row's MAC.
+        row: Box<(CountRow, Digest32)>,
     },
     /// A signed checkpoint.
     Checkpoint(Box<StoredCheckpoint>),
@@ -414,6 +421,13 @@ impl<R: CryptoRng + Send> Worker<R> {
                 match self.database.insert_checkpoint(connection, checkpoint).await? {
                     true => Ok(Ok(())),
                     false => refused(Refusal::Exists),
+                }
+            }
+            Some(Change::Encryptions { before, row }) => {
+                let (row, mac) = row.as_ref();
+                match self.database.take_encryptions(connection, *before, row, mac).await? {
+                    true => Ok(Ok(())),
+                    false => refused(Refusal::Conflict),
                 }
             }
             Some(Change::Alias(alias)) => {

@@ -13,5 +13,5 @@ pub use committer::{
 };
 pub use database::{Database, DatabaseError, Head, KeyWithVersions, StoredCheckpoint, StoredSegment};
 pub use rows::{
-    AliasRow, DestructionRequest, KeyRow, Material, RowMac, RowMacError, VersionRow, request_digest,
+    AliasRow, CountRow, DestructionRequest, KeyRow, Material, RowMac, RowMacError, VersionRow, request_digest,
 };

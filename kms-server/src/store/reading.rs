@@ -1,7 +1,7 @@
 //! What is read: keys with their MACs checked, the log, its checkpoints and its head.
 
 use super::database::{Database, DatabaseError, Head, KeyWithVersions, StoredSegment};
-use super::rows::{AliasRow, DestructionRequest, KeyRow, Material, RowMac, VersionRow};
+use super::rows::{AliasRow, CountRow, DestructionRequest, KeyRow, Material, RowMac, VersionRow};
 use super::writing::to_i64;
 use kms_core::audit::SignedCheckpoint;
 use kms_core::codec;
@@ -16,6 +16,7 @@ use kms_core::spec::{KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
+use std::collections::BTreeMap;
 
 /// What [`key_from`] reads, in its order.
 macro_rules! key_columns {
@@ -129,6 +130,37 @@ impl Database {
                 None => Ok(None),
             },
         }
+    }
+
+    /// How often the resident versions of a key may have encrypted; those that never did are absent.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn encryption_counts(
+        &self,
+        tenant: &TenantName,
+        key_id: KeyId,
+        mac: &RowMac,
+    ) -> Result<BTreeMap<KeyVersion, u64>, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT version, taken, mac FROM encryption_counts WHERE tenant = $1 AND key_id = $2",
+        )
+        .bind(tenant.as_str())
+        .bind(key_id.0.to_vec())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let count = CountRow {
+                    tenant: tenant.clone(),
+                    key_id,
+                    version: version_number(row.try_get(0)?)?,
+                    taken: to_u64(row.try_get(1)?, "count of encryptions")?,
+                };
+                mac.check(key_id, &mac.of_count(&count), &row.try_get::<Vec<u8>, _>(2)?)?;
+                Ok((count.version, count.taken))
+            })
+            .collect()
     }
 
     /// Finds an alias of a tenant and checks its MAC.

@@ -72,6 +72,19 @@ pub struct AliasRow {
     pub changed: UnixMillis,
 }
 
+/// How often a resident version may have encrypted: what nodes have taken for themselves, whether they used it or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountRow {
+    /// The tenant that owns it.
+    pub tenant: TenantName,
+    /// The key.
+    pub key_id: KeyId,
+    /// The version.
+    pub version: KeyVersion,
+    /// Encryptions that are taken.
+    pub taken: u64,
+}
+
 /// Where the material of one version is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Material {
@@ -239,6 +252,17 @@ impl RowMac {
         ]))
     }
 
+    /// MAC of a count row.
+    pub fn of_count(&self, row: &CountRow) -> Digest32 {
+        self.mac(&canonical(&[
+            b"kms/v1/row/encryptions",
+            row.tenant.as_str().as_bytes(),
+            &row.key_id.0,
+            &row.version.number().to_be_bytes(),
+            &row.taken.to_be_bytes(),
+        ]))
+    }
+
     fn mac(&self, bytes: &[u8]) -> Digest32 {
         self.suite.hmac(self.key.expose(), &[bytes])
     }
@@ -357,6 +381,8 @@ mod tests {
             changed: CREATED,
         };
         is_documented("alias", |suite| row_mac(suite).of_alias(&alias));
+        let count = CountRow { tenant: default_tenant(), key_id: KEY_ID, version, taken: 1 << 16 };
+        is_documented("encryptions", |suite| row_mac(suite).of_count(&count));
         let resident = of_material(Material::Resident(HsmObjectId([9; 16])));
         is_documented("version, resident", |suite| row_mac(suite).of_version(&resident));
         let erased = VersionRow {

@@ -1,7 +1,7 @@
 //! What the committer writes: one text of SQL for SQLite and PostgreSQL wherever the dialects allow.
 
 use super::database::{Database, DatabaseError, Dialect, Head, StoredCheckpoint};
-use super::rows::{AliasRow, KeyRow, Material, VersionRow};
+use super::rows::{AliasRow, CountRow, KeyRow, Material, VersionRow};
 use kms_core::audit::Segment;
 use kms_core::codec;
 use kms_core::id::{KeyId, KeyName, TenantName, UnixMillis};
@@ -170,6 +170,36 @@ impl Database {
         .bind(codec::to_bytes(&row.attributes))
         .execute(connection)
         .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// Takes encryptions of a version. `false` when others were taken since `before`.
+    pub(super) async fn take_encryptions(
+        &self,
+        connection: &mut AnyConnection,
+        before: u64,
+        row: &CountRow,
+        mac: &Digest32,
+    ) -> Result<bool, DatabaseError> {
+        let sql = match before {
+            0 => {
+                "INSERT INTO encryption_counts (tenant, key_id, version, taken, mac) \
+                 SELECT $1, $2, $3, $4, $5 WHERE $6 = 0 ON CONFLICT DO NOTHING"
+            }
+            _ => {
+                "UPDATE encryption_counts SET taken = $4, mac = $5 \
+                 WHERE tenant = $1 AND key_id = $2 AND version = $3 AND taken = $6"
+            }
+        };
+        let done = sqlx::query(sql)
+            .bind(row.tenant.as_str())
+            .bind(row.key_id.0.to_vec())
+            .bind(i64::from(row.version.number()))
+            .bind(to_i64(row.taken))
+            .bind(mac.0.to_vec())
+            .bind(to_i64(before))
+            .execute(connection)
+            .await?;
         Ok(done.rows_affected() == 1)
     }
 

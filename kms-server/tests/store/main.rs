@@ -4,6 +4,7 @@
 //! started by the tests themselves (Debian's package `postgresql`); without it they fail, they do not skip.
 
 mod committing;
+mod counting;
 mod opening;
 mod outages;
 mod place;
@@ -55,6 +56,7 @@ contract! {
     tokens::expired as a_token_is_forgotten_after_a_day,
     tokens::scoped as a_token_belongs_to_one_caller_and_method,
     tokens::strange as a_strange_token_takes_nobody_with_it,
+    counting::taken as encryptions_are_taken_once_and_an_edited_count_is_refused,
     reading::aliased as an_alias_names_one_key_and_goes_from_one_to_the_next,
     reading::edited as an_edited_row_is_refused,
     reading::moved as a_version_moved_to_another_key_is_refused,

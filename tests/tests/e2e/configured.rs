@@ -19,13 +19,19 @@ pub fn serve(change: impl FnOnce(&str) -> String, more: &str) -> Deployment {
     let path = deployment.state("changed.toml");
     fs::write(&path, format!("{text}\n{more}")).expect("writes");
     deployment.run_with(&path);
+    wait_until_served(&deployment);
+    deployment
+}
+
+/// Waits until the server listens.
+#[track_caller]
+pub fn wait_until_served(deployment: &Deployment) {
     let end = Instant::now() + PATIENCE;
     while TcpStream::connect(deployment.address()).is_err() {
         let is_in_time = Instant::now() < end && deployment.is_running();
         assert!(is_in_time, "the server does not listen; it said\n{}", deployment.last_log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    deployment
 }
 
 /// Waits until something is so.

@@ -2,6 +2,7 @@
 
 mod ceremony_refusals;
 mod configured;
+mod counted;
 mod forged_offer;
 mod key_specs;
 mod limits;

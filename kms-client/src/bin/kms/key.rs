@@ -6,7 +6,7 @@ use crate::{Session, destruction, key_reference, sign};
 use kms_client::audit::rfc3339;
 use kms_client::{
     AttributeChanges, ClientError, CreateKey, Description, IdempotencyToken, Key, KeyAttributes, KeyFilter,
-    KeyName, LabelName, Sensitivity, ShortText,
+    KeyName, LabelName, Sensitivity, ShortText, Version,
 };
 use kms_core::key::Cryptoperiod;
 use serde_json::{Value, json};
@@ -187,35 +187,34 @@ async fn list(session: &Session, filter: &KeyFilter) -> Result<(), Failure> {
 
 fn show(session: &Session, key: Key) -> Result<(), Failure> {
     let text = || {
-        let mut text = fields(&[
+        let attributes = &key.attributes;
+        let labels = attributes.labels.iter().map(|(name, value)| format!("{name}={}", value.as_str()));
+        let aliases = key.aliases.iter().map(ToString::to_string);
+        let protected = if attributes.is_protected { "from destruction" } else { "" };
+        let destruction = key.destruction.as_ref();
+        let mut rows = vec![
             ("name", key.name.to_string()),
+            ("aliases", aliases.collect::<Vec<_>>().join(", ")),
             ("id", key.id.to_string()),
             ("state", key.state.name().into()),
             ("spec", key.spec.name().into()),
+            ("usage", key.usage.name().into()),
             ("protection", format!("{}: {}", key.protection.name(), key.protection_note)),
             ("current version", key.current_version.to_string()),
             ("activates", key.period.activates.map_or("at once".into(), rfc3339)),
             ("expires", key.period.expires.map_or("never".into(), rfc3339)),
             ("created", format!("{} by {}", rfc3339(key.created), key.creator)),
             ("revision", key.revision.to_string()),
-        ]);
-        let attributes = &key.attributes;
-        let labels = attributes.labels.iter().map(|(name, value)| format!("{name}={}", value.as_str()));
-        let names = key.aliases.iter().map(ToString::to_string);
-        let said = [
-            ("usage", key.usage.name().to_owned()),
-            ("aliases", names.collect::<Vec<_>>().join(", ")),
-            ("owner", attributes.owner.as_str().to_owned()),
-            ("description", attributes.description.as_str().to_owned()),
+            ("owner", attributes.owner.as_str().into()),
+            ("description", attributes.description.as_str().into()),
             ("sensitivity", attributes.sensitivity.level().to_string()),
             ("labels", labels.collect::<Vec<_>>().join(", ")),
             ("retain until", attributes.retain_until.map(rfc3339).unwrap_or_default()),
-            ("protected", if attributes.is_protected { "from destruction".into() } else { String::new() }),
+            ("protected", protected.into()),
+            ("destruction", destruction.map(|one| destruction::sentence(key.state, one)).unwrap_or_default()),
         ];
-        text.push_str(&fields(&said.into_iter().filter(|(_, value)| !value.is_empty()).collect::<Vec<_>>()));
-        if let Some(destruction) = &key.destruction {
-            text.push_str(&fields(&[("destruction", destruction::sentence(key.state, destruction))]));
-        }
+        rows.retain(|(_, value)| !value.is_empty());
+        let mut text = fields(&rows);
         if !key.versions.is_empty() {
             let rows: Vec<Vec<String>> = key
                 .versions
@@ -227,16 +226,29 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
                         one.state.name().into(),
                         rfc3339(one.created),
                         hex(&one.check_value),
+                        encryptions(one),
                         destruction.map(|found| destruction::sentence(one.state, found)).unwrap_or_default(),
                     ]
                 })
                 .collect();
             text.push('\n');
-            text.push_str(&table(&["VERSION", "STATE", "CREATED", "CHECK", "DESTRUCTION"], &rows));
+            text.push_str(&table(
+                &["VERSION", "STATE", "CREATED", "CHECK", "ENCRYPTIONS", "DESTRUCTION"],
+                &rows,
+            ));
         }
         text
     };
     session.output.show(text, || value(&key))
+}
+
+/// How often a resident version may have encrypted.
+fn encryptions(version: &Version) -> String {
+    let advice = if version.is_rotation_advised { ": rotate the key" } else { "" };
+    match version.encryptions_taken {
+        0 => String::new(),
+        taken => format!("up to {taken}{advice}"),
+    }
 }
 
 fn value(key: &Key) -> Value {
@@ -249,6 +261,8 @@ fn value(key: &Key) -> Value {
                 "state": version.state.name(),
                 "created": rfc3339(version.created),
                 "check_value": hex(&version.check_value),
+                "encryptions_taken": version.encryptions_taken,
+                "is_rotation_advised": version.is_rotation_advised,
                 "destruction": version.destruction.as_ref().map(destruction::value),
             })
         })

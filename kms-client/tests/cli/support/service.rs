@@ -198,6 +198,8 @@ impl Fake {
                 state: v1::KeyState::Active.into(),
                 created: time,
                 check_value: vec![0xc1, 0xc2, 0xc3],
+                encryptions_taken: 65_536,
+                is_rotation_advised: true,
                 destruction: None,
             }],
             destruction: None,
