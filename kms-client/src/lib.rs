@@ -52,6 +52,7 @@ mod keys;
 mod mac;
 mod nodes;
 mod profile;
+mod recipient;
 mod sign;
 mod system;
 
@@ -63,6 +64,7 @@ pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
+pub use recipient::{DataKeyForRecipient, OpenedForRecipient};
 pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
 pub use system::{SealState, Status, WhoAmI};
 
@@ -71,6 +73,7 @@ pub use kms_core::context::{ContextError, EncryptionContext};
 pub use kms_core::id::{KeyRef, NameError};
 pub use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput};
 pub use kms_core::reason::Reason;
+pub use kms_core::recipient::{Recipient, RecipientAlgorithm, RecipientBinding, RecipientError};
 pub use kms_core::secret::Secret;
 
 /// An encryption context of these pairs, in any order.

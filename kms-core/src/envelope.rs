@@ -34,7 +34,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Purpose::Data => 1,
             Purpose::DataKey => 2,

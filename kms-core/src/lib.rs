@@ -26,6 +26,7 @@ pub mod passphrase;
 pub mod policy;
 pub mod quorum;
 pub mod reason;
+pub mod recipient;
 pub mod secret;
 pub mod share;
 pub mod spec;

@@ -49,6 +49,7 @@ mod tests {
             data_key_spec: 1,
             plaintext: vec![0xAB; 32],
             ciphertext: vec![],
+            recipient_ciphertext: vec![],
         };
         let shown = format!("{response:?}");
         assert!(shown.contains("key_version: 1") && !shown.contains("171") && !shown.contains("plaintext"));

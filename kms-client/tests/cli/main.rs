@@ -7,5 +7,6 @@ mod macs;
 mod nodes;
 mod offline;
 mod online;
+mod recipients;
 mod support;
 mod traces;

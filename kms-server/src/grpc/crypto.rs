@@ -1,4 +1,4 @@
-use super::{Gate, convert};
+use super::{Gate, convert, recipient};
 use crate::service::{OpenRequest, ServiceError, SignRequest};
 use kms_core::pair::{SignatureAlgorithm, Sm2UserId};
 use kms_core::policy::Action;
@@ -25,14 +25,15 @@ impl Crypto for Gate {
                 let key = convert::key_ref("key", &message.key)?;
                 let spec = convert::data_key_algorithm(message.data_key_spec)?;
                 let context = convert::context(message.context)?;
-                let made =
-                    node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
+                let delivery = recipient::delivery(message.without_plaintext, message.recipient)?;
+                let made = node.generate_data_key(&caller, &key, spec, &context, &delivery).await?;
                 Ok(v1::GenerateDataKeyResponse {
                     key_id: made.encrypted.key_id.to_string(),
                     key_version: convert::proto_version(made.encrypted.version),
                     data_key_spec: convert::proto_spec(made.data_key.algorithm.into()),
                     plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
                     ciphertext: made.encrypted.ciphertext,
+                    recipient_ciphertext: made.data_key.recipient_ciphertext.unwrap_or_default(),
                 })
             },
         )
@@ -53,12 +54,14 @@ impl Crypto for Gate {
                     context: convert::context(message.context)?,
                     expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
                 };
-                let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request).await?;
+                let delivery = recipient::delivery(false, message.recipient)?;
+                let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request, &delivery).await?;
                 Ok(v1::DecryptDataKeyResponse {
                     key_id: key_id.to_string(),
                     key_version: convert::proto_version(version),
                     data_key_spec: convert::proto_spec(data_key.algorithm.into()),
                     plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
+                    recipient_ciphertext: data_key.recipient_ciphertext.unwrap_or_default(),
                 })
             },
         )

@@ -6,6 +6,7 @@ mod convert;
 mod crypto;
 mod identity;
 mod keys;
+mod recipient;
 mod status;
 mod system;
 

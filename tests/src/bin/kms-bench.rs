@@ -102,6 +102,7 @@ impl Crypto for EchoServer {
             data_key_spec: v1::KeySpec::Aes256.into(),
             plaintext,
             ciphertext,
+            recipient_ciphertext: Vec::new(),
         }))
     }
 

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
 use kms_core::pair::SignatureAlgorithm;
+use kms_core::recipient::RecipientAlgorithm;
 use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
@@ -197,14 +198,16 @@ pub enum DataKeyCommand {
         spec: Option<AeadAlgorithm>,
         #[command(flatten)]
         context: ContextArguments,
+        #[command(flatten)]
+        recipient: RecipientArguments,
         /// Only the encrypted data key
-        #[arg(long, conflicts_with = "out_plaintext")]
+        #[arg(long, conflicts_with_all = ["out_plaintext", "recipient"])]
         without_plaintext: bool,
         /// Write the encrypted data key to this new file
         #[arg(long, value_name = "FILE")]
         out_ciphertext: Option<PathBuf>,
         /// Write the data key to this new file, open to you alone, and do not print it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
     /// Decrypt a data key
@@ -217,10 +220,31 @@ pub enum DataKeyCommand {
         /// Refuse when another key had encrypted it
         #[arg(long, value_name = "KEY")]
         expected_key: Option<String>,
+        #[command(flatten)]
+        recipient: RecipientArguments,
         /// Write the data key to this new file, open to you alone, and do not print it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct RecipientArguments {
+    /// Public key (PEM or DER) to which the secret is encrypted; it is not shown in the clear then
+    #[arg(long, value_name = "FILE")]
+    pub recipient: Option<PathBuf>,
+    /// How; by default the one way that fits the key
+    #[arg(long, value_name = "ALGORITHM", value_parser = parse_recipient_algorithm, requires = "recipient")]
+    pub recipient_algorithm: Option<RecipientAlgorithm>,
+    /// Write what the recipient opens to this new file and do not print it
+    #[arg(long, value_name = "FILE", requires = "recipient")]
+    pub out_recipient: Option<PathBuf>,
+}
+
+fn parse_recipient_algorithm(text: &str) -> Result<RecipientAlgorithm, String> {
+    RecipientAlgorithm::from_name(text).ok_or_else(|| {
+        format!("is none of: {}", RecipientAlgorithm::ALL.map(RecipientAlgorithm::name).join(", "))
+    })
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod mac;
 mod manual;
 mod output;
 mod pending;
+mod recipient;
 mod sign;
 mod status;
 

@@ -66,9 +66,21 @@ pub struct Script {
     pub breaks_records_after: Option<usize>,
     /// First indexes that streams of records were asked for.
     pub record_starts: Vec<u64>,
+    /// It is a service from before recipients.
+    pub knows_no_recipients: bool,
     /// The algorithm of the data keys.
     pub data_key_spec: v1::KeySpec,
     data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>, v1::KeySpec)>,
+}
+
+impl Script {
+    /// Something that depends on the secret and the recipient; the secret is gone then.
+    fn for_recipient(&self, recipient: Option<&v1::Recipient>, secret: &mut Vec<u8>) -> Vec<u8> {
+        let Some(recipient) = recipient.filter(|_| !self.knows_no_recipients) else { return vec![] };
+        let algorithm = recipient.algorithm as u8;
+        let secret = std::mem::take(secret);
+        [&[algorithm], recipient.public_key.as_slice(), &secret].concat()
+    }
 }
 
 #[derive(Clone)]
@@ -358,6 +370,7 @@ impl Crypto for Fake {
         getrandom::fill(&mut plaintext).expect("random bytes");
         let ciphertext = format!("wrapped {}", script.data_keys.len()).into_bytes();
         script.data_keys.insert(ciphertext.clone(), (plaintext.clone(), request.context, spec));
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut plaintext);
         if request.without_plaintext {
             plaintext.clear();
         }
@@ -367,6 +380,7 @@ impl Crypto for Fake {
             data_key_spec: spec.into(),
             plaintext,
             ciphertext,
+            recipient_ciphertext,
         }))
     }
 
@@ -385,11 +399,14 @@ impl Crypto for Fake {
         if *context != request.context {
             return Err(invalid());
         }
+        let mut plaintext = plaintext.clone();
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut plaintext);
         Ok(Response::new(v1::DecryptDataKeyResponse {
             key_id: KEY_ID.into(),
             key_version: 1,
             data_key_spec: (*spec).into(),
-            plaintext: plaintext.clone(),
+            recipient_ciphertext,
+            plaintext,
         }))
     }
 

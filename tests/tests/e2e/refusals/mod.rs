@@ -5,6 +5,7 @@ mod crypto;
 mod keys;
 mod life;
 mod macs;
+mod recipients;
 mod roles;
 mod signatures;
 mod specs;
