@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod ceremony;
 pub mod codec;
 pub mod context;
+pub mod csr;
 pub mod destruction;
 pub mod envelope;
 pub mod id;

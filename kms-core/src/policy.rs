@@ -43,6 +43,10 @@ pub enum Action {
     GenerateDataKey,
     /// `Crypto.DecryptDataKey`.
     DecryptDataKey,
+    /// `Crypto.GenerateDataKeyPair`.
+    GenerateDataKeyPair,
+    /// `Crypto.DecryptDataKeyPair`.
+    DecryptDataKeyPair,
     /// `Crypto.Encrypt`.
     Encrypt,
     /// `Crypto.Decrypt`.
@@ -55,6 +59,8 @@ pub enum Action {
     GenerateRandom,
     /// `Crypto.Sign`.
     Sign,
+    /// `Crypto.GetCertificateSigningRequest`.
+    RequestCertificate,
     /// `Crypto.Verify`.
     Verify,
     /// `Crypto.GetPublicKey`.
@@ -67,7 +73,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 29] = [
+    pub const ALL: [Action; 32] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -87,12 +93,15 @@ impl Action {
         Action::ReadDestruction,
         Action::GenerateDataKey,
         Action::DecryptDataKey,
+        Action::GenerateDataKeyPair,
+        Action::DecryptDataKeyPair,
         Action::Encrypt,
         Action::Decrypt,
         Action::GenerateMac,
         Action::VerifyMac,
         Action::GenerateRandom,
         Action::Sign,
+        Action::RequestCertificate,
         Action::Verify,
         Action::GetPublicKey,
         Action::ReadAudit,
@@ -121,12 +130,15 @@ impl Action {
             Action::ReadDestruction => "key.destruction",
             Action::GenerateDataKey => "data_key.generate",
             Action::DecryptDataKey => "data_key.decrypt",
+            Action::GenerateDataKeyPair => "data_key_pair.generate",
+            Action::DecryptDataKeyPair => "data_key_pair.decrypt",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
             Action::Sign => "signature.sign",
+            Action::RequestCertificate => "signature.request",
             Action::Verify => "signature.verify",
             Action::GetPublicKey => "key.public",
             Action::ReadAudit => "audit.read",
@@ -161,12 +173,15 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
             A::DescribeKey
                 | A::GenerateDataKey
                 | A::DecryptDataKey
+                | A::GenerateDataKeyPair
+                | A::DecryptDataKeyPair
                 | A::Encrypt
                 | A::Decrypt
                 | A::GenerateMac
                 | A::VerifyMac
                 | A::GenerateRandom
                 | A::Sign
+                | A::RequestCertificate
                 | A::Verify
                 | A::GetPublicKey
         ),

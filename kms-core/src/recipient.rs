@@ -7,7 +7,6 @@ use crate::id::{KeyId, KeyVersion};
 use crate::pair::{PairAlgorithm, PairPublicKey};
 use crate::spec::KeySpec;
 use crate::suite::Suite;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -140,12 +139,7 @@ impl Recipient {
 
     /// `sm3:` or `sha-256:` and the hash of the SubjectPublicKeyInfo in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        let suite = self.algorithm.suite();
-        let hash = match suite {
-            Suite::Sm => "sm3",
-            Suite::Intl => "sha-256",
-        };
-        format!("{hash}:{}", suite.hash(&[&self.key.to_spki()]))
+        self.algorithm.suite().fingerprint(&self.key.to_spki())
     }
 }
 
@@ -182,6 +176,7 @@ mod tests {
     use crate::quorum::testing::TestRng;
     use crate::secret::SecretBytes;
     use crate::suite::AeadAlgorithm;
+    use alloc::format;
     use alloc::vec;
 
     const DOCUMENT: &str = include_str!("../../docs/formats/recipient.md");

@@ -23,6 +23,8 @@ pub mod v1 {
     redacted_debug! {
         GenerateDataKeyResponse { key_id, key_version, data_key_spec }
         DecryptDataKeyResponse { key_id, key_version, data_key_spec }
+        GenerateDataKeyPairResponse { key_id, key_version, pair_spec }
+        DecryptDataKeyPairResponse { key_id, key_version, pair_spec }
         EncryptRequest { key }
         DecryptResponse { key_id, key_version }
         GenerateMacRequest { key }
@@ -58,6 +60,8 @@ mod tests {
             format!("{:?}", v1::GenerateMacRequest { key: "k".into(), message: secret() }),
             format!("{:?}", v1::GenerateMacResponse { mac: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),
+            format!("{:?}", v1::GenerateDataKeyPairResponse { private_key: secret(), ..Default::default() }),
+            format!("{:?}", v1::DecryptDataKeyPairResponse { private_key: secret(), ..Default::default() }),
             format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
             format!("{:?}", v1::SignRequest { input: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyRequest { input: secret(), ..Default::default() }),

@@ -4,6 +4,7 @@ mod audit;
 mod ceremony;
 mod convert;
 mod crypto;
+mod csr;
 mod identity;
 mod keys;
 mod recipient;

@@ -76,12 +76,12 @@ pub struct OpenRequest {
 }
 
 /// What one use of a key is about.
-struct Use<'a> {
-    action: Action,
-    purpose: Purpose,
-    context: &'a EncryptionContext,
+pub(super) struct Use<'a> {
+    pub(super) action: Action,
+    pub(super) purpose: Purpose,
+    pub(super) context: &'a EncryptionContext,
     /// Whom the plaintext is encrypted to; in the record.
-    recipient: Option<&'a Recipient>,
+    pub(super) recipient: Option<&'a Recipient>,
 }
 
 /// Key and version are in a state that allows a use: the key's own gates its versions.
@@ -205,7 +205,7 @@ impl Node {
     }
 
     /// Encrypts under the current decision and commits the record; decides again when the catalogue changed.
-    async fn seal_and_commit(
+    pub(super) async fn seal_and_commit(
         &self,
         open: &Arc<Open>,
         caller: &Caller,
@@ -258,7 +258,7 @@ impl Node {
     }
 
     /// The key and version that encrypt for a caller.
-    async fn key_to_encrypt(
+    pub(super) async fn key_to_encrypt(
         &self,
         open: &Open,
         caller: &Caller,
@@ -306,7 +306,7 @@ impl Node {
         }
     }
 
-    async fn open_and_commit(
+    pub(super) async fn open_and_commit(
         &self,
         open: &Arc<Open>,
         caller: &Caller,
@@ -405,6 +405,6 @@ impl Node {
     }
 }
 
-fn invalid(error: CiphertextInvalid) -> ServiceError {
+pub(super) fn invalid(error: CiphertextInvalid) -> ServiceError {
     ServiceError::new(Reason::CiphertextInvalid, error.to_string())
 }

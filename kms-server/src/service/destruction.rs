@@ -34,17 +34,17 @@ const TOOL: &str = concat!("kms-server ", env!("CARGO_PKG_VERSION"));
 /// How one version was used, as far as the log goes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionUse {
-    /// Data keys that were made under it. The service keeps none: each may still be needed.
+    /// Data keys and data key pairs that were made under it. The service keeps none: each may still be needed.
     pub data_keys: u64,
     /// How often something was encrypted.
     pub encryptions: u64,
-    /// How often something was decrypted, data keys among it.
+    /// How often something was decrypted, data keys and data key pairs among it.
     pub decryptions: u64,
     /// How often a MAC was made.
     pub macs: u64,
     /// How often a MAC was verified.
     pub mac_verifications: u64,
-    /// How often it signed.
+    /// How often it signed, certificate signing requests among it.
     pub signatures: u64,
     /// How often a signature of it was verified here.
     pub signature_verifications: u64,
@@ -289,14 +289,22 @@ impl Node {
 
 fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
     let counter = match record.event.as_str() {
-        event if event == Action::GenerateDataKey.event() => &mut usage.data_keys,
+        event if event == Action::GenerateDataKey.event() || event == Action::GenerateDataKeyPair.event() => {
+            &mut usage.data_keys
+        }
         event if event == Action::Encrypt.event() => &mut usage.encryptions,
-        event if event == Action::Decrypt.event() || event == Action::DecryptDataKey.event() => {
+        event
+            if event == Action::Decrypt.event()
+                || event == Action::DecryptDataKey.event()
+                || event == Action::DecryptDataKeyPair.event() =>
+        {
             &mut usage.decryptions
         }
         event if event == Action::GenerateMac.event() => &mut usage.macs,
         event if event == Action::VerifyMac.event() => &mut usage.mac_verifications,
-        event if event == Action::Sign.event() => &mut usage.signatures,
+        event if event == Action::Sign.event() || event == Action::RequestCertificate.event() => {
+            &mut usage.signatures
+        }
         event if event == Action::Verify.event() => &mut usage.signature_verifications,
         _ => return,
     };

@@ -4,6 +4,8 @@ pub mod audit;
 pub mod ceremonies;
 mod checkpoints;
 mod crypto;
+mod csr;
+mod data_key_pairs;
 mod destruction;
 mod error;
 mod keys;
@@ -17,6 +19,8 @@ mod strangers;
 mod usage;
 
 pub use crypto::{DataKey, Decrypted, Encrypted, OpenRequest, PlainDataKey};
+pub use csr::{CertificateSigningRequest, SigningRequest};
+pub use data_key_pairs::DataKeyPair;
 pub use destruction::{UsageReport, VersionUse, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN};
 pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};

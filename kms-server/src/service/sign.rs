@@ -53,7 +53,7 @@ struct Wanted {
 }
 
 /// The way in which a pair signs when the caller names none.
-fn default_algorithm(key: &PairPublicKey) -> Option<SignatureAlgorithm> {
+pub(super) fn default_algorithm(key: &PairPublicKey) -> Option<SignatureAlgorithm> {
     // The registry's order: PSS with SHA-256 is RSA's first.
     SignatureAlgorithm::of(key.algorithm()).next()
 }
@@ -76,7 +76,7 @@ fn to_sign(request: &SignRequest, key: &PairPublicKey) -> Result<ToSign, Service
 }
 
 /// The public half of a version. It is there from when the version is complete.
-fn public_key(entry: &KeyEntry, version: KeyVersion) -> Result<&PairPublicKey, ServiceError> {
+pub(super) fn public_key(entry: &KeyEntry, version: KeyVersion) -> Result<&PairPublicKey, ServiceError> {
     let row = entry.version(version)?;
     row.public_key
         .as_ref()
@@ -184,7 +184,7 @@ impl Node {
     }
 
     /// The raw signature, verified with the stored public key before it is here.
-    async fn signature(
+    pub(super) async fn signature(
         &self,
         open: &Arc<Open>,
         caller: &Caller,

@@ -46,7 +46,7 @@ const fn calls(usage: KeyUsage) -> &'static str {
     match usage {
         KeyUsage::EncryptDecrypt => "Encrypt, Decrypt and data keys",
         KeyUsage::GenerateVerifyMac => "GenerateMac and VerifyMac",
-        KeyUsage::SignVerify => "Sign, Verify and GetPublicKey",
+        KeyUsage::SignVerify => "Sign, Verify, GetPublicKey and GetCertificateSigningRequest",
     }
 }
 

@@ -113,6 +113,27 @@ impl Crypto for EchoServer {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 
+    async fn generate_data_key_pair(
+        &self,
+        _: Request<v1::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<v1::GenerateDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn decrypt_data_key_pair(
+        &self,
+        _: Request<v1::DecryptDataKeyPairRequest>,
+    ) -> Result<Response<v1::DecryptDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn get_certificate_signing_request(
+        &self,
+        _: Request<v1::GetCertificateSigningRequestRequest>,
+    ) -> Result<Response<v1::GetCertificateSigningRequestResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
     async fn encrypt(&self, _: Request<v1::EncryptRequest>) -> Result<Response<v1::EncryptResponse>, Status> {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }

@@ -1,10 +1,13 @@
 //! The command line.
 
+mod pairs;
+
+pub use pairs::{CsrArguments, DataKeyPairCommand, PairOutputArguments, RecipientArguments};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
 use kms_core::pair::SignatureAlgorithm;
-use kms_core::recipient::RecipientAlgorithm;
 use kms_core::spec::{KeySpec, Protection};
 use kms_core::suite::AeadAlgorithm;
 use std::path::PathBuf;
@@ -62,6 +65,9 @@ pub enum Command {
     /// Make and decrypt data keys
     #[command(subcommand)]
     DataKey(DataKeyCommand),
+    /// Make and decrypt key pairs for use elsewhere
+    #[command(subcommand)]
+    DataKeyPair(DataKeyPairCommand),
     /// Encrypt a file of any size under a data key of its own
     Encrypt(EncryptArguments),
     /// Decrypt a file that `kms encrypt` made
@@ -165,6 +171,8 @@ pub enum KeyCommand {
         /// Name or id, with @VERSION for another than the current version
         key: String,
     },
+    /// Print a certificate signing request of a key pair in PEM
+    Csr(CsrArguments),
     /// Print the signed certificates of what was destroyed of a key
     Certificates {
         /// Name or id
@@ -226,25 +234,6 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
-}
-
-#[derive(Debug, Args)]
-pub struct RecipientArguments {
-    /// Public key (PEM or DER) to which the secret is encrypted; it is not shown in the clear then
-    #[arg(long, value_name = "FILE")]
-    pub recipient: Option<PathBuf>,
-    /// How; by default the one way that fits the key
-    #[arg(long, value_name = "ALGORITHM", value_parser = parse_recipient_algorithm, requires = "recipient")]
-    pub recipient_algorithm: Option<RecipientAlgorithm>,
-    /// Write what the recipient opens to this new file and do not print it
-    #[arg(long, value_name = "FILE", requires = "recipient")]
-    pub out_recipient: Option<PathBuf>,
-}
-
-fn parse_recipient_algorithm(text: &str) -> Result<RecipientAlgorithm, String> {
-    RecipientAlgorithm::from_name(text).ok_or_else(|| {
-        format!("is none of: {}", RecipientAlgorithm::ALL.map(RecipientAlgorithm::name).join(", "))
-    })
 }
 
 #[derive(Debug, Subcommand)]

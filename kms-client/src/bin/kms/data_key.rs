@@ -121,7 +121,7 @@ fn keep_or_show(
     }
 }
 
-fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: io::Error| {
         Failure::new(format!("{} cannot be read: {error}", path.display()), "kms data-key decrypt --help")
     };

@@ -2,7 +2,9 @@
 
 mod args;
 mod audit;
+mod csr;
 mod data_key;
+mod data_key_pair;
 mod destruction;
 mod file;
 mod key;
@@ -102,6 +104,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Seal => status::seal(session).await?,
         Command::Key(command) => key::run(session, command).await?,
         Command::DataKey(command) => data_key::run(session, command).await?,
+        Command::DataKeyPair(command) => data_key_pair::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Mac(command) => mac::run(session, command).await?,

@@ -2,10 +2,12 @@
 //! a record of it in the log.
 
 mod crypto;
+mod data_key_pairs;
 mod keys;
 mod life;
 mod macs;
 mod recipients;
+mod requests;
 mod roles;
 mod signatures;
 mod specs;
