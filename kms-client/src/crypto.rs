@@ -68,6 +68,21 @@ pub struct Plaintext {
     pub bytes: Secret,
 }
 
+/// A request for a data key in the clear.
+pub(crate) fn data_key_request(
+    key: &KeyRef,
+    spec: Option<AeadAlgorithm>,
+    context: &EncryptionContext,
+) -> v1::GenerateDataKeyRequest {
+    v1::GenerateDataKeyRequest {
+        key: key.to_string(),
+        data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)),
+        context: convert::context_to_proto(context),
+        without_plaintext: false,
+        recipient: None,
+    }
+}
+
 impl Client {
     /// Makes a data key. `spec` is by default that of the key. Nothing is stored by the service.
     ///
@@ -79,7 +94,8 @@ impl Client {
         spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<DataKey, ClientError> {
-        let (plaintext, wrapped) = self.generate(key, spec, context, false).await?;
+        let request = data_key_request(key, spec, context);
+        let (plaintext, _, wrapped) = self.generate(request).await?;
         if plaintext.expose().len() != wrapped.spec.key_len() {
             return Err(ClientError::malformed("the data key has not the length of its algorithm"));
         }
@@ -96,22 +112,18 @@ impl Client {
         spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<WrappedDataKey, ClientError> {
-        Ok(self.generate(key, spec, context, true).await?.1)
+        let request =
+            v1::GenerateDataKeyRequest { without_plaintext: true, ..data_key_request(key, spec, context) };
+        Ok(self.generate(request).await?.2)
     }
 
-    async fn generate(
+    /// The data key, the same encrypted to a recipient, and the same encrypted under the key. One of the first two is
+    /// empty, or both are.
+    pub(crate) async fn generate(
         &self,
-        key: &KeyRef,
-        spec: Option<AeadAlgorithm>,
-        context: &EncryptionContext,
-        without_plaintext: bool,
-    ) -> Result<(Secret, WrappedDataKey), ClientError> {
-        let request = v1::GenerateDataKeyRequest {
-            key: key.to_string(),
-            data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)),
-            context: convert::context_to_proto(context),
-            without_plaintext,
-        };
+        request: v1::GenerateDataKeyRequest,
+    ) -> Result<(Secret, Vec<u8>, WrappedDataKey), ClientError> {
+        let asked = request.data_key_spec;
         let answer = self
             .call(Repeat::Safe, &request, |mut stubs, request| async move {
                 stubs.crypto.generate_data_key(request).await
@@ -124,10 +136,10 @@ impl Client {
             spec: convert::data_key_algorithm(answer.data_key_spec)?,
             ciphertext: answer.ciphertext,
         };
-        if spec.is_some_and(|spec| spec != wrapped.spec) {
+        if ![0, answer.data_key_spec].contains(&asked) {
             return Err(ClientError::malformed("the data key is of another algorithm than asked"));
         }
-        Ok((plaintext, wrapped))
+        Ok((plaintext, answer.recipient_ciphertext, wrapped))
     }
 
     /// Decrypts a data key.
@@ -144,7 +156,20 @@ impl Client {
             ciphertext: ciphertext.to_vec(),
             context: convert::context_to_proto(context),
             expected_key: expected_key.map(KeyRef::to_string).unwrap_or_default(),
+            recipient: None,
         };
+        let opened = self.open_data_key(request).await?.0;
+        if opened.plaintext.expose().len() != opened.spec.key_len() {
+            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
+        }
+        Ok(opened)
+    }
+
+    /// A data key, and the same encrypted to a recipient. One of the two is empty.
+    pub(crate) async fn open_data_key(
+        &self,
+        request: v1::DecryptDataKeyRequest,
+    ) -> Result<(OpenedDataKey, Vec<u8>), ClientError> {
         let answer = self
             .call(Repeat::Safe, &request, |mut stubs, request| async move {
                 stubs.crypto.decrypt_data_key(request).await
@@ -152,12 +177,9 @@ impl Client {
             .await?;
         let plaintext = Secret::new(answer.plaintext);
         let spec = convert::data_key_algorithm(answer.data_key_spec)?;
-        if plaintext.expose().len() != spec.key_len() {
-            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
-        }
         let (key_id, key_version) =
             (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
-        Ok(OpenedDataKey { key_id, key_version, spec, plaintext })
+        Ok((OpenedDataKey { key_id, key_version, spec, plaintext }, answer.recipient_ciphertext))
     }
 
     /// Encrypts up to 64 KiB in the service. Larger data: a data key and [`crate::file`].

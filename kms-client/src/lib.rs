@@ -48,12 +48,15 @@ mod cache;
 mod connect;
 mod convert;
 mod crypto;
+mod csr;
+mod data_key_pairs;
 mod error;
 pub mod file;
 mod keys;
 mod mac;
 mod nodes;
 mod profile;
+mod recipient;
 mod sign;
 mod system;
 
@@ -62,10 +65,13 @@ pub use bundle::{BundleFileError, load_bundle};
 pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
 pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
+pub use csr::{CertificateNames, CertificateSigningRequest};
+pub use data_key_pairs::{DataKeyPair, GeneratedDataKeyPair, PrivateKeyFor};
 pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, KeyFilter, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
+pub use recipient::{DataKeyForRecipient, OpenedForRecipient};
 pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
 pub use system::{SealState, Status, WhoAmI};
 
@@ -75,8 +81,9 @@ pub use kms_core::attributes::{
 };
 pub use kms_core::context::{ContextError, EncryptionContext};
 pub use kms_core::id::{KeyName, KeyRef, LabelName, NameError};
-pub use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput};
+pub use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm, SignedInput};
 pub use kms_core::reason::Reason;
+pub use kms_core::recipient::{Recipient, RecipientAlgorithm, RecipientBinding, RecipientError};
 pub use kms_core::secret::Secret;
 
 /// An encryption context of these pairs, in any order.

@@ -64,7 +64,7 @@ fn parts(input: SignedInput<'_>) -> (Vec<u8>, bool) {
     }
 }
 
-fn algorithm(number: i32) -> Result<SignatureAlgorithm, ClientError> {
+pub(crate) fn algorithm(number: i32) -> Result<SignatureAlgorithm, ClientError> {
     u16::try_from(number)
         .ok()
         .and_then(SignatureAlgorithm::from_number)

@@ -2,6 +2,7 @@
 
 use crate::context::EncryptionContext;
 use crate::id::{KeyId, KeyVersion, TenantName};
+use crate::pair::PairAlgorithm;
 use crate::secret::{Secret, SecretBytes};
 use crate::spec::KeySpec;
 use crate::suite::{AeadAlgorithm, NONCE_LEN, TAG_LEN, aead_open, aead_seal};
@@ -31,18 +32,23 @@ pub enum Purpose {
     Data,
     /// A data key (`GenerateDataKey`).
     DataKey,
+    /// The private half of a key pair (`GenerateDataKeyPair`).
+    DataKeyPair,
 }
 
 impl Purpose {
-    const fn number(self) -> u8 {
+    pub(crate) const fn number(self) -> u8 {
         match self {
             Purpose::Data => 1,
             Purpose::DataKey => 2,
+            Purpose::DataKeyPair => 3,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Purpose::Data, Purpose::DataKey].into_iter().find(|purpose| purpose.number() == number)
+        [Purpose::Data, Purpose::DataKey, Purpose::DataKeyPair]
+            .into_iter()
+            .find(|purpose| purpose.number() == number)
     }
 }
 
@@ -277,6 +283,25 @@ pub fn open_data_key(plaintext: &Secret) -> Result<(AeadAlgorithm, Secret), Ciph
     Ok((algorithm, Secret::new(key.to_vec())))
 }
 
+/// The private half of a pair as it stands inside a `DataKeyPair` ciphertext: number of the pair, then PKCS#8.
+pub fn data_key_pair_plaintext(algorithm: PairAlgorithm, pkcs8: &[u8]) -> Secret {
+    let mut out = Vec::with_capacity(2 + pkcs8.len());
+    out.extend_from_slice(&algorithm.number().to_be_bytes());
+    out.extend_from_slice(pkcs8);
+    Secret::new(out)
+}
+
+/// Reads what [`data_key_pair_plaintext`] made. Whether the key is one of that kind is not looked at.
+///
+/// # Errors
+/// [`CiphertextInvalid`] when there is no such kind of pair.
+pub fn open_data_key_pair(plaintext: &Secret) -> Result<(PairAlgorithm, Secret), CiphertextInvalid> {
+    let (number, pkcs8) = plaintext.expose().split_at_checked(2).ok_or(CiphertextInvalid)?;
+    let algorithm =
+        PairAlgorithm::from_number(u16::from_be_bytes([number[0], number[1]])).ok_or(CiphertextInvalid)?;
+    Ok((algorithm, Secret::new(pkcs8.to_vec())))
+}
+
 /// What the seal of a wrapped key in the database is bound to, so that it opens in no other row, version
 /// or tenant and under no other master key.
 pub fn wrapped_key_associated_data(
@@ -429,6 +454,29 @@ mod tests {
             );
             let golden = base16ct::lower::encode_string(&bytes);
             assert!(document.contains(&golden), "docs/formats/ciphertext.md must hold {golden}");
+        }
+    }
+
+    /// Bytes that were computed without this crate, in docs/formats/ciphertext.md. A failure means that stored private keys no
+    /// longer open.
+    #[test]
+    fn the_documented_data_key_pair_opens() {
+        let document = include_str!("../../docs/formats/ciphertext.md");
+        let is_of_pair = |line: &&str| line.starts_with("4b4d53430103");
+        let line = document.lines().find(is_of_pair).expect("a ciphertext of purpose 3");
+        let bytes = base16ct::lower::decode_vec(line).expect("hexadecimal");
+        let ciphertext = open(&bytes).expect("its own form");
+        assert_eq!(ciphertext.header.purpose, Purpose::DataKeyPair);
+        let material: Vec<u8> = (0..32).collect();
+        let (tenant, context) = (tenant("default"), context("payroll.csv"));
+        let binding = Binding { tenant: &tenant, context: &context };
+        let plaintext = open_wrapped(&material, &ciphertext, binding).expect("opens");
+        let (algorithm, pkcs8) = open_data_key_pair(&plaintext).expect("a pair");
+        assert_eq!(algorithm, PairAlgorithm::Ed25519);
+        assert!(crate::pair::check_private_key(algorithm, pkcs8.expose()).is_ok());
+        assert_eq!(data_key_pair_plaintext(algorithm, pkcs8.expose()).expose(), plaintext.expose());
+        for no_pair in [&[0][..], &[0, 1, 7], &[0, 35, 7]] {
+            assert!(open_data_key_pair(&Secret::new(no_pair.to_vec())).is_err(), "{no_pair:?}");
         }
     }
 

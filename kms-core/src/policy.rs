@@ -53,6 +53,10 @@ pub enum Action {
     GenerateDataKey,
     /// `Crypto.DecryptDataKey`.
     DecryptDataKey,
+    /// `Crypto.GenerateDataKeyPair`.
+    GenerateDataKeyPair,
+    /// `Crypto.DecryptDataKeyPair`.
+    DecryptDataKeyPair,
     /// `Crypto.Encrypt`.
     Encrypt,
     /// `Crypto.Decrypt`.
@@ -69,6 +73,8 @@ pub enum Action {
     GenerateRandom,
     /// `Crypto.Sign`.
     Sign,
+    /// `Crypto.GetCertificateSigningRequest`.
+    RequestCertificate,
     /// `Crypto.Verify`.
     Verify,
     /// `Crypto.GetPublicKey`.
@@ -81,7 +87,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 36] = [
+    pub const ALL: [Action; 39] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -106,6 +112,8 @@ impl Action {
         Action::ReadDestruction,
         Action::GenerateDataKey,
         Action::DecryptDataKey,
+        Action::GenerateDataKeyPair,
+        Action::DecryptDataKeyPair,
         Action::Encrypt,
         Action::Decrypt,
         Action::AsymmetricEncrypt,
@@ -114,6 +122,7 @@ impl Action {
         Action::VerifyMac,
         Action::GenerateRandom,
         Action::Sign,
+        Action::RequestCertificate,
         Action::Verify,
         Action::GetPublicKey,
         Action::ReadAudit,
@@ -147,6 +156,8 @@ impl Action {
             Action::ReadDestruction => "key.destruction",
             Action::GenerateDataKey => "data_key.generate",
             Action::DecryptDataKey => "data_key.decrypt",
+            Action::GenerateDataKeyPair => "data_key_pair.generate",
+            Action::DecryptDataKeyPair => "data_key_pair.decrypt",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
             Action::AsymmetricEncrypt => "asymmetric.encrypt",
@@ -155,6 +166,7 @@ impl Action {
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
             Action::Sign => "signature.sign",
+            Action::RequestCertificate => "signature.request",
             Action::Verify => "signature.verify",
             Action::GetPublicKey => "key.public",
             Action::ReadAudit => "audit.read",
@@ -189,6 +201,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
             A::DescribeKey
                 | A::GenerateDataKey
                 | A::DecryptDataKey
+                | A::GenerateDataKeyPair
+                | A::DecryptDataKeyPair
                 | A::Encrypt
                 | A::Decrypt
                 | A::AsymmetricEncrypt
@@ -197,6 +211,7 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::VerifyMac
                 | A::GenerateRandom
                 | A::Sign
+                | A::RequestCertificate
                 | A::Verify
                 | A::GetPublicKey
         ),

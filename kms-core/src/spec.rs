@@ -177,6 +177,21 @@ impl From<AeadAlgorithm> for KeySpec {
     }
 }
 
+impl From<PairAlgorithm> for KeySpec {
+    fn from(algorithm: PairAlgorithm) -> Self {
+        match algorithm {
+            PairAlgorithm::Rsa2048 => KeySpec::Rsa2048,
+            PairAlgorithm::Rsa3072 => KeySpec::Rsa3072,
+            PairAlgorithm::Rsa4096 => KeySpec::Rsa4096,
+            PairAlgorithm::P256 => KeySpec::EcP256,
+            PairAlgorithm::P384 => KeySpec::EcP384,
+            PairAlgorithm::P521 => KeySpec::EcP521,
+            PairAlgorithm::Ed25519 => KeySpec::Ed25519,
+            PairAlgorithm::Sm2 => KeySpec::Sm2,
+        }
+    }
+}
+
 impl KeyUsage {
     /// Every usage.
     pub const ALL: [KeyUsage; 3] =

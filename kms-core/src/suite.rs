@@ -10,6 +10,8 @@ use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::aes::cipher::BlockCipherEncrypt;
 use aes_gcm::aes::cipher::consts::U12;
 use aes_gcm::aes::{Aes128, Aes192, Aes256};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use hkdf::HkdfExtract;
@@ -283,6 +285,15 @@ impl Suite {
             Suite::Sm => run::<Sm3>(parts),
             Suite::Intl => run::<Sha256>(parts),
         }
+    }
+
+    /// `sm3:` or `sha-256:` and that hash of the bytes in hexadecimal.
+    pub fn fingerprint(self, bytes: &[u8]) -> String {
+        let name = match self {
+            Suite::Sm => "sm3",
+            Suite::Intl => "sha-256",
+        };
+        format!("{name}:{}", self.hash(&[bytes]))
     }
 
     /// HMAC with the suite's hash over the concatenated parts.

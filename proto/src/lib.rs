@@ -23,6 +23,8 @@ pub mod v1 {
     redacted_debug! {
         GenerateDataKeyResponse { key_id, key_version, data_key_spec }
         DecryptDataKeyResponse { key_id, key_version, data_key_spec }
+        GenerateDataKeyPairResponse { key_id, key_version, pair_spec }
+        DecryptDataKeyPairResponse { key_id, key_version, pair_spec }
         EncryptRequest { key }
         DecryptResponse { key_id, key_version }
         AsymmetricEncryptRequest { key }
@@ -51,6 +53,7 @@ mod tests {
             data_key_spec: 1,
             plaintext: vec![0xAB; 32],
             ciphertext: vec![],
+            recipient_ciphertext: vec![],
         };
         let shown = format!("{response:?}");
         assert!(shown.contains("key_version: 1") && !shown.contains("171") && !shown.contains("plaintext"));
@@ -61,6 +64,8 @@ mod tests {
             format!("{:?}", v1::GenerateMacRequest { key: "k".into(), message: secret() }),
             format!("{:?}", v1::GenerateMacResponse { mac: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),
+            format!("{:?}", v1::GenerateDataKeyPairResponse { private_key: secret(), ..Default::default() }),
+            format!("{:?}", v1::DecryptDataKeyPairResponse { private_key: secret(), ..Default::default() }),
             format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
             format!("{:?}", v1::SignRequest { input: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyRequest { input: secret(), ..Default::default() }),

@@ -8,11 +8,15 @@ PROFILES holds admin.toml and app.toml, STUBS the generated modules. FILE was ma
 """
 import io
 import pathlib
+import struct
 import sys
 import time
 import tomllib
+import uuid
 
 import grpc
+from cryptography.hazmat.primitives import hpke, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.rpc import error_details_pb2, status_pb2
 
 import read_file
@@ -83,6 +87,28 @@ again = crypto.DecryptDataKey(crypto_pb2.DecryptDataKeyRequest(ciphertext=data_k
 assert again.plaintext == data_key.plaintext
 without = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", without_plaintext=True))
 assert without.plaintext == b"" and without.ciphertext
+
+# A data key that only its recipient sees, opened as docs/formats/recipient.md says.
+private = ec.generate_private_key(ec.SECP256R1())
+public = private.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+recipient = crypto_pb2.Recipient(public_key=public, algorithm=crypto_pb2.RECIPIENT_ALGORITHM_HPKE_P256)
+suite = hpke.Suite(hpke.KEM.P256, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+
+
+def info(purpose, answer, answer_spec):
+    bound_bytes = struct.pack(">H4sH11s", 4, b"file", 11, b"payroll.csv")
+    where = uuid.UUID(answer.key_id).bytes + struct.pack(">IH", answer.key_version, 1)
+    return b"kms/v1/recipient\0" + struct.pack(">BH", purpose, answer_spec) + where + bound_bytes
+
+
+for_other = crypto.GenerateDataKey(crypto_pb2.GenerateDataKeyRequest(key="python", context=bound, recipient=recipient))
+assert for_other.plaintext == b""
+secret = suite.decrypt(for_other.recipient_ciphertext, private, info(2, for_other, spec))
+again = crypto_pb2.DecryptDataKeyRequest(ciphertext=for_other.ciphertext, context=bound)
+assert crypto.DecryptDataKey(again).plaintext == secret
+again.recipient.CopyFrom(recipient)
+opened = crypto.DecryptDataKey(again)
+assert opened.plaintext == b"" and suite.decrypt(opened.recipient_ciphertext, private, info(2, opened, spec)) == secret
 
 # MACs and random bytes.
 mac_key = keys.CreateKey(keys_pb2.CreateKeyRequest(name="python-mac", spec=keys_pb2.KEY_SPEC_HMAC_SHA_384))

@@ -53,9 +53,16 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "key.resume" => ("resumed key", "resume key"),
         "data_key.generate" => ("generated a data key under key", "generate a data key under key"),
         "data_key.decrypt" => ("decrypted a data key of key", "decrypt a data key of key"),
+        "data_key_pair.generate" => {
+            ("generated a data key pair under key", "generate a data key pair under key")
+        }
+        "data_key_pair.decrypt" => ("decrypted a data key pair of key", "decrypt a data key pair of key"),
         "data.encrypt" => ("encrypted data under key", "encrypt data under key"),
         "data.decrypt" => ("decrypted data of key", "decrypt data of key"),
         "signature.sign" => ("signed with key", "sign with key"),
+        "signature.request" => {
+            ("signed a certificate request with key", "sign a certificate request with key")
+        }
         "signature.verify" => ("verified a signature of key", "verify a signature of key"),
         "key.public" => ("took the public half of key", "take the public half of key"),
         "asymmetric.encrypt" => ("encrypted to key", "encrypt to key"),

@@ -7,5 +7,7 @@ mod macs;
 mod nodes;
 mod offline;
 mod online;
+mod pairs;
+mod recipients;
 mod support;
 mod traces;

@@ -69,7 +69,7 @@ impl Setup {
     }
 
     /// Runs a client in a runtime of its own.
-    fn client<T, F: Future<Output = T>>(&self, deadline: Duration, work: impl FnOnce(Client) -> F) -> T {
+    pub fn client<T, F: Future<Output = T>>(&self, deadline: Duration, work: impl FnOnce(Client) -> F) -> T {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {
             let profile = Profile::load(&self.folder.path().join("profile.toml")).expect("the profile loads");

@@ -8,7 +8,7 @@ use kms_core::codec::VersionOne;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, LabelName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
-use kms_core::pair::SignatureAlgorithm;
+use kms_core::pair::{PairAlgorithm, SignatureAlgorithm};
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
@@ -57,6 +57,18 @@ pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceE
         Some(KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_)) => {
             Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from)))
         }
+    }
+}
+
+/// A key pair's algorithm.
+///
+/// # Errors
+/// `SPEC_UNSUPPORTED`.
+pub fn pair_algorithm(number: i32) -> Result<PairAlgorithm, ServiceError> {
+    const FIELD: &str = "pair_spec";
+    match optional_spec(FIELD, number).ok().flatten().map(KeySpec::algorithm) {
+        Some(KeyAlgorithm::Pair(algorithm)) => Ok(algorithm),
+        _ => Err(unsupported(FIELD, PairAlgorithm::ALL.into_iter().map(KeySpec::from))),
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Gate, convert};
+use super::{Gate, convert, csr, recipient};
 use crate::service::{OpenRequest, ServiceError, SignRequest};
 use kms_core::pair::{SignatureAlgorithm, Sm2UserId};
 use kms_core::policy::Action;
@@ -26,14 +26,15 @@ impl Crypto for Gate {
                 let key = convert::key_ref("key", &message.key)?;
                 let spec = convert::data_key_algorithm(message.data_key_spec)?;
                 let context = convert::context(message.context)?;
-                let made =
-                    node.generate_data_key(&caller, &key, spec, &context, message.without_plaintext).await?;
+                let delivery = recipient::delivery(message.without_plaintext, message.recipient)?;
+                let made = node.generate_data_key(&caller, &key, spec, &context, &delivery).await?;
                 Ok(v1::GenerateDataKeyResponse {
                     key_id: made.encrypted.key_id.to_string(),
                     key_version: convert::proto_version(made.encrypted.version),
                     data_key_spec: convert::proto_spec(made.data_key.algorithm.into()),
                     plaintext: made.data_key.plaintext.map(expose).unwrap_or_default(),
                     ciphertext: made.encrypted.ciphertext,
+                    recipient_ciphertext: made.data_key.recipient_ciphertext.unwrap_or_default(),
                 })
             },
         )
@@ -54,12 +55,73 @@ impl Crypto for Gate {
                     context: convert::context(message.context)?,
                     expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
                 };
-                let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request).await?;
+                let delivery = recipient::delivery(false, message.recipient)?;
+                let (data_key, key_id, version) = node.decrypt_data_key(&caller, &request, &delivery).await?;
                 Ok(v1::DecryptDataKeyResponse {
                     key_id: key_id.to_string(),
                     key_version: convert::proto_version(version),
                     data_key_spec: convert::proto_spec(data_key.algorithm.into()),
                     plaintext: data_key.plaintext.map(expose).unwrap_or_default(),
+                    recipient_ciphertext: data_key.recipient_ciphertext.unwrap_or_default(),
+                })
+            },
+        )
+        .await
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        request: Request<v1::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<v1::GenerateDataKeyPairResponse>, Status> {
+        self.call(
+            "Crypto.GenerateDataKeyPair",
+            Action::GenerateDataKeyPair,
+            request,
+            |node, caller, message| async move {
+                let key = convert::key_ref("key", &message.key)?;
+                let algorithm = convert::pair_algorithm(message.pair_spec)?;
+                let context = convert::context(message.context)?;
+                let delivery = recipient::delivery(message.without_plaintext, message.recipient)?;
+                let (pair, encrypted) =
+                    node.generate_data_key_pair(&caller, &key, algorithm, &context, &delivery).await?;
+                Ok(v1::GenerateDataKeyPairResponse {
+                    key_id: encrypted.key_id.to_string(),
+                    key_version: convert::proto_version(encrypted.version),
+                    pair_spec: convert::proto_spec(pair.algorithm.into()),
+                    public_key: pair.public_key.to_spki(),
+                    private_key: pair.private_key.map(expose).unwrap_or_default(),
+                    ciphertext: encrypted.ciphertext,
+                    recipient_ciphertext: pair.recipient_ciphertext.unwrap_or_default(),
+                })
+            },
+        )
+        .await
+    }
+
+    async fn decrypt_data_key_pair(
+        &self,
+        request: Request<v1::DecryptDataKeyPairRequest>,
+    ) -> Result<Response<v1::DecryptDataKeyPairResponse>, Status> {
+        self.call(
+            "Crypto.DecryptDataKeyPair",
+            Action::DecryptDataKeyPair,
+            request,
+            |node, caller, message| async move {
+                let request = OpenRequest {
+                    ciphertext: message.ciphertext,
+                    context: convert::context(message.context)?,
+                    expected_key: convert::optional_key_ref("expected_key", &message.expected_key)?,
+                };
+                let delivery = recipient::delivery(false, message.recipient)?;
+                let (pair, key_id, version) =
+                    node.decrypt_data_key_pair(&caller, &request, &delivery).await?;
+                Ok(v1::DecryptDataKeyPairResponse {
+                    key_id: key_id.to_string(),
+                    key_version: convert::proto_version(version),
+                    pair_spec: convert::proto_spec(pair.algorithm.into()),
+                    public_key: pair.public_key.to_spki(),
+                    private_key: pair.private_key.map(expose).unwrap_or_default(),
+                    recipient_ciphertext: pair.recipient_ciphertext.unwrap_or_default(),
                 })
             },
         )
@@ -182,6 +244,27 @@ impl Crypto for Gate {
                 algorithm: convert::proto_signature_algorithm(algorithm),
             })
         })
+        .await
+    }
+
+    async fn get_certificate_signing_request(
+        &self,
+        request: Request<v1::GetCertificateSigningRequestRequest>,
+    ) -> Result<Response<v1::GetCertificateSigningRequestResponse>, Status> {
+        self.call(
+            "Crypto.GetCertificateSigningRequest",
+            Action::RequestCertificate,
+            request,
+            |node, caller, message| async move {
+                let made = node.certificate_signing_request(&caller, &csr::asked(&message)?).await?;
+                Ok(v1::GetCertificateSigningRequestResponse {
+                    key_id: made.key_id.to_string(),
+                    key_version: convert::proto_version(made.version),
+                    algorithm: convert::proto_signature_algorithm(made.algorithm),
+                    request: made.der,
+                })
+            },
+        )
         .await
     }
 

@@ -4,8 +4,10 @@ mod audit;
 mod ceremony;
 mod convert;
 mod crypto;
+mod csr;
 mod identity;
 mod keys;
+mod recipient;
 mod status;
 mod system;
 

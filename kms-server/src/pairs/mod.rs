@@ -97,7 +97,7 @@ impl PrivatePair {
         self.usage
     }
 
-    /// The private half as PKCS#8 in DER in locked memory, to be sealed by a master key. It goes nowhere else.
+    /// The private half as PKCS#8 in DER in locked memory, to be sealed by a master key, or for a caller who had it made.
     pub fn into_pkcs8(self) -> LockedBytes {
         self.pkcs8
     }

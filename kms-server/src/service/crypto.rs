@@ -2,6 +2,7 @@
 
 use super::error::opening;
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, Place, contention};
+use super::recipient::{Delivery, data_key_for, named_in};
 use super::{Caller, Node, ServiceError, usage};
 use crate::random::{now, system_rng};
 use crate::store::{Commit, Entry, Material};
@@ -14,6 +15,7 @@ use kms_core::id::{KeyId, KeyRef, KeySelector, KeyVersion};
 use kms_core::key::KeyState;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
+use kms_core::recipient::Recipient;
 use kms_core::secret::Secret;
 use kms_core::spec::KeyAlgorithm;
 use kms_core::suite::{AeadAlgorithm, NONCE_LEN};
@@ -25,8 +27,10 @@ use std::sync::Arc;
 pub struct PlainDataKey {
     /// Its algorithm.
     pub algorithm: AeadAlgorithm,
-    /// Its bytes; absent when the caller declined them.
+    /// Its bytes; absent when the caller declined them or named a recipient.
     pub plaintext: Option<Secret>,
+    /// Its bytes encrypted to the recipient, where one was named.
+    pub recipient_ciphertext: Option<Vec<u8>>,
 }
 
 /// What `GenerateDataKey` gives.
@@ -72,10 +76,12 @@ pub struct OpenRequest {
 }
 
 /// What one use of a key is about.
-struct Use<'a> {
-    action: Action,
-    purpose: Purpose,
-    context: &'a EncryptionContext,
+pub(super) struct Use<'a> {
+    pub(super) action: Action,
+    pub(super) purpose: Purpose,
+    pub(super) context: &'a EncryptionContext,
+    /// Whom the plaintext is encrypted to; in the record.
+    pub(super) recipient: Option<&'a Recipient>,
 }
 
 /// Key and version are in a state that allows a use: the key's own gates its versions.
@@ -107,7 +113,7 @@ pub(super) fn refuse_state(
 }
 
 impl Node {
-    /// Makes a data key and gives it in the clear (unless declined) and encrypted.
+    /// Makes a data key and gives it encrypted, and in the form that the caller wants.
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -117,7 +123,7 @@ impl Node {
         key: &KeyRef,
         algorithm: Option<AeadAlgorithm>,
         context: &EncryptionContext,
-        without_plaintext: bool,
+        delivery: &Delivery,
     ) -> Result<DataKey, ServiceError> {
         let action = Action::GenerateDataKey;
         let open = self.require_open()?;
@@ -128,15 +134,17 @@ impl Node {
             None => usage::aead(&found.key.row)?,
         };
         self.check_allowed("data_key_spec", algorithm.into())?;
+        self.check_recipient(delivery.recipient())?;
         // Not locked pages: the answer carries the same bytes through the transport's buffers at once, and mapping
         // pages for every call costs a quarter of it.
         let mut material = Secret::new(vec![0; algorithm.key_len()]);
         open.random(material.expose_mut(), caller.deadline).await?;
         let plaintext = envelope::data_key_plaintext(algorithm, material.expose());
-        let using = Use { action, purpose: Purpose::DataKey, context };
+        let using = Use { action, purpose: Purpose::DataKey, context, recipient: delivery.recipient() };
         let encrypted = self.seal_and_commit(&open, caller, key, &using, &plaintext).await?;
-        let plaintext = (!without_plaintext).then_some(material);
-        Ok(DataKey { data_key: PlainDataKey { algorithm, plaintext }, encrypted })
+        let place = (encrypted.key_id, encrypted.version);
+        let data_key = data_key_for(delivery, algorithm, place, context, material)?;
+        Ok(DataKey { data_key, encrypted })
     }
 
     /// Encrypts up to 64 KiB.
@@ -159,11 +167,11 @@ impl Node {
             );
             return Err(ServiceError::field("plaintext", message));
         }
-        let using = Use { action, purpose: Purpose::Data, context };
+        let using = Use { action, purpose: Purpose::Data, context, recipient: None };
         self.seal_and_commit(&open, caller, key, &using, plaintext).await
     }
 
-    /// Decrypts a data key.
+    /// Decrypts a data key, and gives it in the clear or encrypted to a recipient.
     ///
     /// # Errors
     /// [`ServiceError`] with the documented reason; [`Node::perform`] records it.
@@ -171,13 +179,18 @@ impl Node {
         &self,
         caller: &Caller,
         request: &OpenRequest,
+        delivery: &Delivery,
     ) -> Result<(PlainDataKey, KeyId, KeyVersion), ServiceError> {
         let action = Action::DecryptDataKey;
         let open = self.require_open()?;
-        let using = Use { action, purpose: Purpose::DataKey, context: &request.context };
+        self.check_recipient(delivery.recipient())?;
+        let (context, recipient) = (&request.context, delivery.recipient());
+        let using = Use { action, purpose: Purpose::DataKey, context, recipient };
         let decrypted = self.open_and_commit(&open, caller, request, &using).await?;
         let (algorithm, key) = envelope::open_data_key(&decrypted.plaintext).map_err(invalid)?;
-        Ok((PlainDataKey { algorithm, plaintext: Some(key) }, decrypted.key_id, decrypted.version))
+        let place = (decrypted.key_id, decrypted.version);
+        let data_key = data_key_for(delivery, algorithm, place, context, key)?;
+        Ok((data_key, place.0, place.1))
     }
 
     /// Decrypts what [`Node::encrypt`] made.
@@ -187,12 +200,12 @@ impl Node {
     pub async fn decrypt(&self, caller: &Caller, request: &OpenRequest) -> Result<Decrypted, ServiceError> {
         let action = Action::Decrypt;
         let open = self.require_open()?;
-        let using = Use { action, purpose: Purpose::Data, context: &request.context };
+        let using = Use { action, purpose: Purpose::Data, context: &request.context, recipient: None };
         self.open_and_commit(&open, caller, request, &using).await
     }
 
     /// Encrypts under the current decision and commits the record; decides again when the catalogue changed.
-    async fn seal_and_commit(
+    pub(super) async fn seal_and_commit(
         &self,
         open: &Arc<Open>,
         caller: &Caller,
@@ -237,7 +250,8 @@ impl Node {
                     envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
                 }
             };
-            if self.commit_use(open, caller, &found, number, using.action).await? {
+            let record = named_in(self.record(using.action.event(), Outcome::Done, caller), using.recipient);
+            if self.commit_use_with(open, &found, number, record).await? {
                 return Ok(Encrypted { key_id: row.key_id, version: number, ciphertext });
             }
         }
@@ -245,7 +259,7 @@ impl Node {
     }
 
     /// The key and version that encrypt for a caller.
-    async fn key_to_encrypt(
+    pub(super) async fn key_to_encrypt(
         &self,
         open: &Open,
         caller: &Caller,
@@ -293,7 +307,7 @@ impl Node {
         }
     }
 
-    async fn open_and_commit(
+    pub(super) async fn open_and_commit(
         &self,
         open: &Arc<Open>,
         caller: &Caller,
@@ -334,7 +348,8 @@ impl Node {
                     }
                     _ => return Err(invalid(CiphertextInvalid)),
                 };
-            if self.commit_use(open, caller, &found, header.version, using.action).await? {
+            let record = named_in(self.record(using.action.event(), Outcome::Done, caller), using.recipient);
+            if self.commit_use_with(open, &found, header.version, record).await? {
                 return Ok(Decrypted { key_id: row.key_id, version: header.version, plaintext });
             }
         }
@@ -370,8 +385,19 @@ impl Node {
         version: KeyVersion,
         action: Action,
     ) -> Result<bool, ServiceError> {
-        let record: Record =
-            self.record(action.event(), Outcome::Done, caller).key(found.key.row.key_id, Some(version));
+        let record = self.record(action.event(), Outcome::Done, caller);
+        self.commit_use_with(open, found, version, record).await
+    }
+
+    /// [`Node::commit_use`] with a record that says more.
+    pub(super) async fn commit_use_with(
+        &self,
+        open: &Open,
+        found: &Found,
+        version: KeyVersion,
+        record: Record,
+    ) -> Result<bool, ServiceError> {
+        let record = record.key(found.key.row.key_id, Some(version));
         let entry = Entry { record, change: None, decided_under: Some(found.revision), idempotency: None };
         match self.committer.commit(entry).await? {
             Commit::Done { .. } => Ok(true),
@@ -384,6 +410,6 @@ impl Node {
     }
 }
 
-fn invalid(error: CiphertextInvalid) -> ServiceError {
+pub(super) fn invalid(error: CiphertextInvalid) -> ServiceError {
     ServiceError::new(Reason::CiphertextInvalid, error.to_string())
 }

@@ -34,17 +34,17 @@ const TOOL: &str = concat!("kms-server ", env!("CARGO_PKG_VERSION"));
 /// How one version was used, as far as the log goes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionUse {
-    /// Data keys that were made under it. The service keeps none: each may still be needed.
+    /// Data keys and data key pairs that were made under it. The service keeps none: each may still be needed.
     pub data_keys: u64,
     /// How often something was encrypted.
     pub encryptions: u64,
-    /// How often something was decrypted, data keys among it.
+    /// How often something was decrypted, data keys and data key pairs among it.
     pub decryptions: u64,
     /// How often a MAC was made.
     pub macs: u64,
     /// How often a MAC was verified.
     pub mac_verifications: u64,
-    /// How often it signed.
+    /// How often it signed, certificate signing requests among it.
     pub signatures: u64,
     /// How often a signature of it was verified here.
     pub signature_verifications: u64,
@@ -288,22 +288,17 @@ impl Node {
 }
 
 fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
-    let counter = match record.event.as_str() {
-        event if event == Action::GenerateDataKey.event() => &mut usage.data_keys,
-        event if event == Action::Encrypt.event() || event == Action::AsymmetricEncrypt.event() => {
-            &mut usage.encryptions
-        }
-        event
-            if event == Action::Decrypt.event()
-                || event == Action::DecryptDataKey.event()
-                || event == Action::AsymmetricDecrypt.event() =>
-        {
+    let Some(action) = Action::ALL.into_iter().find(|action| action.event() == record.event) else { return };
+    let counter = match action {
+        Action::GenerateDataKey | Action::GenerateDataKeyPair => &mut usage.data_keys,
+        Action::Encrypt | Action::AsymmetricEncrypt => &mut usage.encryptions,
+        Action::Decrypt | Action::DecryptDataKey | Action::DecryptDataKeyPair | Action::AsymmetricDecrypt => {
             &mut usage.decryptions
         }
-        event if event == Action::GenerateMac.event() => &mut usage.macs,
-        event if event == Action::VerifyMac.event() => &mut usage.mac_verifications,
-        event if event == Action::Sign.event() => &mut usage.signatures,
-        event if event == Action::Verify.event() => &mut usage.signature_verifications,
+        Action::GenerateMac => &mut usage.macs,
+        Action::VerifyMac => &mut usage.mac_verifications,
+        Action::Sign | Action::RequestCertificate => &mut usage.signatures,
+        Action::Verify => &mut usage.signature_verifications,
         _ => return,
     };
     *counter += 1;

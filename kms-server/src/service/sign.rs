@@ -52,7 +52,7 @@ struct Wanted {
 }
 
 /// The way in which a pair signs when the caller names none.
-fn default_algorithm(key: &PairPublicKey) -> Option<SignatureAlgorithm> {
+pub(super) fn default_algorithm(key: &PairPublicKey) -> Option<SignatureAlgorithm> {
     // The registry's order: PSS with SHA-256 is RSA's first.
     SignatureAlgorithm::of(key.algorithm()).next()
 }
@@ -183,7 +183,7 @@ impl Node {
     }
 
     /// The raw signature, verified with the stored public key before it is here.
-    async fn signature(
+    pub(super) async fn signature(
         &self,
         open: &Arc<Open>,
         caller: &Caller,

@@ -3,7 +3,7 @@
 use super::{Node, ServiceError};
 use crate::store::KeyRow;
 use kms_core::mac::MacAlgorithm;
-use kms_core::pair::EncryptionAlgorithm;
+use kms_core::pair::{EncryptionAlgorithm, PairAlgorithm};
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage};
 use kms_core::suite::AeadAlgorithm;
@@ -33,7 +33,7 @@ impl Calls {
         match self {
             Calls::Encryption => "Encrypt, Decrypt and data keys",
             Calls::Macs => "GenerateMac and VerifyMac",
-            Calls::Signatures => "Sign and Verify",
+            Calls::Signatures => "Sign, Verify and GetCertificateSigningRequest",
             Calls::PublicKeyEncryption => "AsymmetricEncrypt and AsymmetricDecrypt",
         }
     }
@@ -70,13 +70,13 @@ pub(super) fn mac(row: &KeyRow) -> Result<MacAlgorithm, ServiceError> {
     }
 }
 
-/// That a key pair signs.
+/// What kind of pair a key signs with.
 ///
 /// # Errors
 /// `KEY_USAGE_FORBIDS` for a key that does not sign.
-pub(super) fn signing_pair(row: &KeyRow) -> Result<(), ServiceError> {
-    match Calls::of(row.spec, row.usage) {
-        Calls::Signatures => Ok(()),
+pub(super) fn signing_pair(row: &KeyRow) -> Result<PairAlgorithm, ServiceError> {
+    match (Calls::of(row.spec, row.usage), row.spec.algorithm()) {
+        (Calls::Signatures, KeyAlgorithm::Pair(pair)) => Ok(pair),
         _ => Err(forbids(row, Calls::Signatures)),
     }
 }

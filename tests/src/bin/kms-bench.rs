@@ -102,6 +102,7 @@ impl Crypto for EchoServer {
             data_key_spec: v1::KeySpec::Aes256.into(),
             plaintext,
             ciphertext,
+            recipient_ciphertext: Vec::new(),
         }))
     }
 
@@ -109,6 +110,27 @@ impl Crypto for EchoServer {
         &self,
         _: Request<v1::DecryptDataKeyRequest>,
     ) -> Result<Response<v1::DecryptDataKeyResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        _: Request<v1::GenerateDataKeyPairRequest>,
+    ) -> Result<Response<v1::GenerateDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn decrypt_data_key_pair(
+        &self,
+        _: Request<v1::DecryptDataKeyPairRequest>,
+    ) -> Result<Response<v1::DecryptDataKeyPairResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn get_certificate_signing_request(
+        &self,
+        _: Request<v1::GetCertificateSigningRequestRequest>,
+    ) -> Result<Response<v1::GetCertificateSigningRequestResponse>, Status> {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 

@@ -177,6 +177,7 @@ async fn a_refused_request_costs_no_hsm_call() {
     refuse_keys(&mut watch, &mut admin, &mut app).await;
     refuse_uses(&mut watch, &mut app).await;
     refuse_ciphertexts(&mut watch, &mut app, &scene).await;
+    refuse_recipients_pairs_and_names(&mut watch, &mut app, &scene).await;
     refuse_macs(&mut watch, &mut app).await;
     assert_eq!(stock_fills(&deployment).await, fills_after, "a refused call took random bytes of the HSM");
     eprintln!("{} refusals asked the HSM nothing", watch.refusal_count);
@@ -285,6 +286,50 @@ async fn refuse_macs(watch: &mut Watch<'_>, app: &mut Rpc) {
     watch.refused("a data key that does not encrypt", "SPEC_UNSUPPORTED", answer).await;
 }
 
+async fn refuse_recipients_pairs_and_names(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene) {
+    let recipient = Some(v1::Recipient { public_key: vec![7; 91], algorithm: 3 });
+    for key in ["resident", "wrapped", "never-used"] {
+        let request = v1::GenerateDataKeyRequest { recipient: recipient.clone(), ..generate(key) };
+        let answer = app.crypto.generate_data_key(request).await;
+        watch.refused("a recipient without a key", "FIELD_INVALID", answer).await;
+        let pair = |pair_spec: i32| v1::GenerateDataKeyPairRequest {
+            key: key.into(),
+            pair_spec,
+            ..v1::GenerateDataKeyPairRequest::default()
+        };
+        let answer = app.crypto.generate_data_key_pair(pair(v1::KeySpec::Sm4.into())).await;
+        watch.refused("a pair that is none", "SPEC_UNSUPPORTED", answer).await;
+        let pair =
+            v1::GenerateDataKeyPairRequest { recipient: recipient.clone(), ..pair(v1::KeySpec::Sm2.into()) };
+        let answer = app.crypto.generate_data_key_pair(pair).await;
+        watch.refused("a pair for a recipient without a key", "FIELD_INVALID", answer).await;
+        let csr = v1::GetCertificateSigningRequestRequest {
+            key: key.into(),
+            subject: "CN=app".into(),
+            ..v1::GetCertificateSigningRequestRequest::default()
+        };
+        let answer = app.crypto.get_certificate_signing_request(csr).await;
+        watch.refused("a request of a key for encryption", "KEY_USAGE_FORBIDS", answer).await;
+    }
+    let request = v1::DecryptDataKeyRequest {
+        ciphertext: scene.data_key.clone(),
+        context: context(),
+        expected_key: String::new(),
+        recipient,
+    };
+    let answer = app.crypto.decrypt_data_key(request).await;
+    watch.refused("a data key for a recipient without a key", "FIELD_INVALID", answer).await;
+    for ciphertext in [&scene.data_key, &scene.ciphertext] {
+        let request = v1::DecryptDataKeyPairRequest {
+            ciphertext: ciphertext.clone(),
+            context: context(),
+            ..v1::DecryptDataKeyPairRequest::default()
+        };
+        let answer = app.crypto.decrypt_data_key_pair(request).await;
+        watch.refused("what is no data key pair", "CIPHERTEXT_INVALID", answer).await;
+    }
+}
+
 async fn refuse_ciphertexts(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene) {
     let with_header = |change: &dyn Fn(&mut envelope::Header)| {
         let opened = envelope::open(&scene.ciphertext).expect("a ciphertext");
@@ -323,6 +368,7 @@ async fn refuse_ciphertexts(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene)
         ciphertext: scene.ciphertext.clone(),
         context: context(),
         expected_key: String::new(),
+        recipient: None,
     };
     let data_key = app.crypto.decrypt_data_key(data_key).await;
     watch.refused("data that is no data key", "CIPHERTEXT_INVALID", data_key).await;

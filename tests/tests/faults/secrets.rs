@@ -132,6 +132,7 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
                 ciphertext: made.ciphertext,
                 context: context(),
                 expected_key: name.clone(),
+                recipient: None,
             };
             let opened = app.crypto.decrypt_data_key(decrypt).await.expect("it opens").into_inner();
             assert!(opened.plaintext == made.plaintext, "the same data key");

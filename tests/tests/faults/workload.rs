@@ -203,8 +203,12 @@ async fn open(app: &Rpc, kept: &Kept) -> Result<(Vec<u8>, String), Gone> {
     if kept.is_data_key {
         let opened = answered(|| {
             let (mut crypto, ciphertext) = (app.crypto.clone(), kept.ciphertext.clone());
-            let request =
-                v1::DecryptDataKeyRequest { ciphertext, context: context(), expected_key: expected_key() };
+            let request = v1::DecryptDataKeyRequest {
+                ciphertext,
+                context: context(),
+                expected_key: expected_key(),
+                recipient: None,
+            };
             async move { crypto.decrypt_data_key(request).await }
         })
         .await?;

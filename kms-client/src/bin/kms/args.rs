@@ -1,5 +1,9 @@
 //! The command line.
 
+mod pairs;
+
+pub use pairs::{CsrArguments, DataKeyPairCommand, PairOutputArguments, RecipientArguments};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use kms_core::id::UnixMillis;
@@ -65,6 +69,9 @@ pub enum Command {
     /// Make and decrypt data keys
     #[command(subcommand)]
     DataKey(DataKeyCommand),
+    /// Make and decrypt key pairs for use elsewhere
+    #[command(subcommand)]
+    DataKeyPair(DataKeyPairCommand),
     /// Encrypt a file of any size under a data key of its own
     Encrypt(EncryptArguments),
     /// Decrypt a file that `kms encrypt` made
@@ -205,6 +212,8 @@ pub enum KeyCommand {
         /// Name or id, with @VERSION for another than the current version
         key: String,
     },
+    /// Print a certificate signing request of a key pair in PEM
+    Csr(CsrArguments),
     /// Print the signed certificates of what was destroyed of a key
     Certificates {
         /// Name or id
@@ -286,14 +295,16 @@ pub enum DataKeyCommand {
         spec: Option<AeadAlgorithm>,
         #[command(flatten)]
         context: ContextArguments,
+        #[command(flatten)]
+        recipient: RecipientArguments,
         /// Only the encrypted data key
-        #[arg(long, conflicts_with = "out_plaintext")]
+        #[arg(long, conflicts_with_all = ["out_plaintext", "recipient"])]
         without_plaintext: bool,
         /// Write the encrypted data key to this new file
         #[arg(long, value_name = "FILE")]
         out_ciphertext: Option<PathBuf>,
         /// Write the data key to this new file, open to you alone, and do not print it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
     /// Decrypt a data key
@@ -306,8 +317,10 @@ pub enum DataKeyCommand {
         /// Refuse when another key had encrypted it
         #[arg(long, value_name = "KEY")]
         expected_key: Option<String>,
+        #[command(flatten)]
+        recipient: RecipientArguments,
         /// Write the data key to this new file, open to you alone, and do not print it
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
 }

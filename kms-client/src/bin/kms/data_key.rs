@@ -3,7 +3,7 @@
 use crate::args::DataKeyCommand;
 use crate::output::{Failure, Output, base64};
 use crate::pending::{Existing, PendingFile, Readers};
-use crate::{Session, context, expected_key, key_reference, named_key};
+use crate::{Session, context, expected_key, key_reference, named_key, recipient};
 use kms_core::id::{KeyId, KeyVersion};
 use kms_core::secret::Secret;
 use kms_core::suite::AeadAlgorithm;
@@ -21,22 +21,29 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
             key,
             spec,
             context: pairs,
+            recipient,
             without_plaintext,
             out_ciphertext,
             out_plaintext,
         } => {
             let (reference, context) = (key_reference(&key)?, context(pairs.pairs)?);
-            // Both files are opened before the call: a key that cannot be kept is not asked for.
+            let to = recipient::read(&recipient, "kms data-key generate --help")?;
+            // All files are opened before the call: a key that cannot be kept is not asked for.
+            let recipient_file = new_file(recipient.out_recipient.as_deref(), Readers::Umask)?;
             let ciphertext_file = new_file(out_ciphertext.as_deref(), Readers::Umask)?;
             let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
             let client = session.connect().await?;
             let about_key = |error| Failure::from(error).about_key(&key);
-            let (plaintext, wrapped) = if without_plaintext {
+            let (plaintext, for_recipient, wrapped) = if let Some(to) = &to {
+                let made = client.generate_data_key_for(to, &reference, spec, &context).await;
+                let made = made.map_err(about_key)?;
+                (None, Some(made.recipient_ciphertext), made.wrapped)
+            } else if without_plaintext {
                 let made = client.generate_wrapped_data_key(&reference, spec, &context).await;
-                (None, made.map_err(about_key)?)
+                (None, None, made.map_err(about_key)?)
             } else {
                 let made = client.generate_data_key(&reference, spec, &context).await.map_err(about_key)?;
-                (Some(made.plaintext), made.wrapped)
+                (Some(made.plaintext), None, made.wrapped)
             };
             if let Some((pending, file)) = ciphertext_file {
                 pending.write(file, &wrapped.ciphertext)?;
@@ -47,24 +54,49 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
                 spec: wrapped.spec,
                 plaintext: keep_or_show(plaintext, plaintext_file)?,
                 ciphertext: out_ciphertext.is_none().then_some(wrapped.ciphertext),
+                for_recipient: recipient::keep_or_show(for_recipient, recipient_file)?,
             };
             shown.print(session.output)
         }
-        DataKeyCommand::Decrypt { input, context: pairs, expected_key: expected, out_plaintext } => {
+        DataKeyCommand::Decrypt {
+            input,
+            context: pairs,
+            expected_key: expected,
+            recipient,
+            out_plaintext,
+        } => {
             let (context, expected) = (context(pairs.pairs)?, expected_key(expected.as_deref())?);
+            let to = recipient::read(&recipient, "kms data-key decrypt --help")?;
             let ciphertext = read_ciphertext(&input)?;
+            let recipient_file = new_file(recipient.out_recipient.as_deref(), Readers::Umask)?;
             let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
             let client = session.connect().await?;
-            let opened = client
-                .decrypt_data_key(&ciphertext, &context, expected.as_ref())
-                .await
-                .map_err(|error| Failure::from(error).about_key(&named_key(&ciphertext)))?;
+            let about_key = |error| Failure::from(error).about_key(&named_key(&ciphertext));
+            if let Some(to) = &to {
+                let opened = client.decrypt_data_key_for(to, &ciphertext, &context, expected.as_ref()).await;
+                let opened = opened.map_err(about_key)?;
+                let shown = Shown {
+                    key_id: opened.key_id,
+                    key_version: opened.key_version,
+                    spec: opened.spec,
+                    plaintext: None,
+                    ciphertext: None,
+                    for_recipient: recipient::keep_or_show(
+                        Some(opened.recipient_ciphertext),
+                        recipient_file,
+                    )?,
+                };
+                return shown.print(session.output);
+            }
+            let opened = client.decrypt_data_key(&ciphertext, &context, expected.as_ref()).await;
+            let opened = opened.map_err(about_key)?;
             let shown = Shown {
                 key_id: opened.key_id,
                 key_version: opened.key_version,
                 spec: opened.spec,
                 plaintext: keep_or_show(Some(opened.plaintext), plaintext_file)?,
                 ciphertext: None,
+                for_recipient: None,
             };
             shown.print(session.output)
         }
@@ -89,7 +121,7 @@ fn keep_or_show(
     }
 }
 
-fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
     let unreadable = |error: io::Error| {
         Failure::new(format!("{} cannot be read: {error}", path.display()), "kms data-key decrypt --help")
     };
@@ -109,6 +141,7 @@ struct Shown {
     spec: AeadAlgorithm,
     plaintext: Option<Secret>,
     ciphertext: Option<Vec<u8>>,
+    for_recipient: Option<Vec<u8>>,
 }
 
 impl Shown {
@@ -120,6 +153,7 @@ impl Shown {
         ];
         lines.extend(self.plaintext.map(|plaintext| ("plaintext", base64(plaintext.expose()))));
         lines.extend(self.ciphertext.map(|ciphertext| ("ciphertext", base64(&ciphertext))));
+        lines.extend(self.for_recipient.map(|bytes| ("recipient_ciphertext", base64(&bytes))));
         output.show_secret(&lines)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{AttributeArguments, KeyArgument, KeyCommand};
 use crate::output::{Failure, fields, hex, table};
-use crate::{Session, destruction, key_reference, sign};
+use crate::{Session, csr, destruction, key_reference, sign};
 use kms_client::audit::rfc3339;
 use kms_client::{
     AttributeChanges, ClientError, CreateKey, Description, IdempotencyToken, Key, KeyAttributes, KeyFilter,
@@ -102,6 +102,7 @@ pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> 
             changed(session, &key, session.connect().await?.cancel_destruction(&reference).await)
         }
         KeyCommand::PublicKey { key } => sign::public_key(session, &key).await,
+        KeyCommand::Csr(arguments) => csr::run(session, arguments).await,
         KeyCommand::Usage { key } => destruction::usage(session, &key).await,
         KeyCommand::Certificates { key } => destruction::certificates(session, &key).await,
         KeyCommand::VerifyCertificate { file, bundle } => destruction::verify(session, &file, &bundle),

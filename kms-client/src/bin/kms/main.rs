@@ -4,7 +4,9 @@ mod alias;
 mod args;
 mod asymmetric;
 mod audit;
+mod csr;
 mod data_key;
+mod data_key_pair;
 mod destruction;
 mod file;
 mod key;
@@ -12,6 +14,7 @@ mod mac;
 mod manual;
 mod output;
 mod pending;
+mod recipient;
 mod sign;
 mod status;
 
@@ -104,6 +107,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Key(command) => key::run(session, command).await?,
         Command::Alias(command) => alias::run(session, command).await?,
         Command::DataKey(command) => data_key::run(session, command).await?,
+        Command::DataKeyPair(command) => data_key_pair::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Asymmetric(command) => asymmetric::run(session, command).await?,

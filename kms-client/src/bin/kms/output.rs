@@ -275,7 +275,7 @@ impl Output {
         match self.format {
             OutputFormat::Table => {
                 for (name, value) in lines {
-                    text.push_str(&format!("{:<13}", name.replace('_', " ")));
+                    text.push_str(&format!("{:<12} ", name.replace('_', " ")));
                     text.push_str(value);
                     text.push('\n');
                 }

@@ -38,6 +38,15 @@ pub fn refusal(code: Code, reason: Reason, message: &str) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// The private key of the one data key pair. A client does not look into it.
+pub const PAIR_PRIVATE_KEY: &[u8] = b"the private key";
+
+/// RFC 8410, section 10.1.
+pub fn pair_public_key() -> Vec<u8> {
+    let text = "302a300506032b657003210019bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
+    base16ct::lower::decode_vec(text).expect("hexadecimal")
+}
+
 /// Something that depends on all that is signed.
 fn fake_signature(input: &[u8], is_digest: bool, user_id: &[u8]) -> Vec<u8> {
     [input, &[u8::from(is_digest)], user_id].concat()
@@ -72,9 +81,21 @@ pub struct Script {
     pub breaks_records_after: Option<usize>,
     /// First indexes that streams of records were asked for.
     pub record_starts: Vec<u64>,
+    /// It is a service from before recipients.
+    pub knows_no_recipients: bool,
     /// The algorithm of the data keys.
     pub data_key_spec: v1::KeySpec,
     data_keys: HashMap<Vec<u8>, (Vec<u8>, Vec<v1::ContextPair>, v1::KeySpec)>,
+}
+
+impl Script {
+    /// Something that depends on the secret and the recipient; the secret is gone then.
+    fn for_recipient(&self, recipient: Option<&v1::Recipient>, secret: &mut Vec<u8>) -> Vec<u8> {
+        let Some(recipient) = recipient.filter(|_| !self.knows_no_recipients) else { return vec![] };
+        let algorithm = recipient.algorithm as u8;
+        let secret = std::mem::take(secret);
+        [&[algorithm], recipient.public_key.as_slice(), &secret].concat()
+    }
 }
 
 #[derive(Clone)]
@@ -410,6 +431,7 @@ impl Crypto for Fake {
         getrandom::fill(&mut plaintext).expect("random bytes");
         let ciphertext = format!("wrapped {}", script.data_keys.len()).into_bytes();
         script.data_keys.insert(ciphertext.clone(), (plaintext.clone(), request.context, spec));
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut plaintext);
         if request.without_plaintext {
             plaintext.clear();
         }
@@ -419,6 +441,7 @@ impl Crypto for Fake {
             data_key_spec: spec.into(),
             plaintext,
             ciphertext,
+            recipient_ciphertext,
         }))
     }
 
@@ -437,11 +460,72 @@ impl Crypto for Fake {
         if *context != request.context {
             return Err(invalid());
         }
+        let mut plaintext = plaintext.clone();
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut plaintext);
         Ok(Response::new(v1::DecryptDataKeyResponse {
             key_id: KEY_ID.into(),
             key_version: 1,
             data_key_spec: (*spec).into(),
-            plaintext: plaintext.clone(),
+            recipient_ciphertext,
+            plaintext,
+        }))
+    }
+
+    async fn generate_data_key_pair(
+        &self,
+        request: Request<v1::GenerateDataKeyPairRequest>,
+    ) -> Answer<v1::GenerateDataKeyPairResponse> {
+        self.admit("generate_data_key_pair").await?;
+        let request = request.into_inner();
+        let script = self.script.lock().expect("no test panics with the script");
+        let mut private_key = if request.without_plaintext { vec![] } else { PAIR_PRIVATE_KEY.to_vec() };
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut private_key);
+        Ok(Response::new(v1::GenerateDataKeyPairResponse {
+            key_id: KEY_ID.into(),
+            key_version: 1,
+            pair_spec: v1::KeySpec::Ed25519.into(),
+            public_key: pair_public_key(),
+            private_key,
+            ciphertext: b"wrapped pair".to_vec(),
+            recipient_ciphertext,
+        }))
+    }
+
+    async fn decrypt_data_key_pair(
+        &self,
+        request: Request<v1::DecryptDataKeyPairRequest>,
+    ) -> Answer<v1::DecryptDataKeyPairResponse> {
+        self.admit("decrypt_data_key_pair").await?;
+        let request = request.into_inner();
+        if request.ciphertext != b"wrapped pair" {
+            return Err(refusal(Code::InvalidArgument, Reason::CiphertextInvalid, "it does not open"));
+        }
+        let script = self.script.lock().expect("no test panics with the script");
+        let mut private_key = PAIR_PRIVATE_KEY.to_vec();
+        let recipient_ciphertext = script.for_recipient(request.recipient.as_ref(), &mut private_key);
+        Ok(Response::new(v1::DecryptDataKeyPairResponse {
+            key_id: KEY_ID.into(),
+            key_version: 1,
+            pair_spec: v1::KeySpec::Ed25519.into(),
+            public_key: pair_public_key(),
+            private_key,
+            recipient_ciphertext,
+        }))
+    }
+
+    async fn get_certificate_signing_request(
+        &self,
+        request: Request<v1::GetCertificateSigningRequestRequest>,
+    ) -> Answer<v1::GetCertificateSigningRequestResponse> {
+        self.admit("get_certificate_signing_request").await?;
+        let request = request.into_inner();
+        let names = [request.dns_names, request.ip_addresses, request.uris, request.email_addresses];
+        let text = [vec![request.subject], names.concat()].concat().join("|");
+        Ok(Response::new(v1::GetCertificateSigningRequestResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            algorithm: v1::SignatureAlgorithm::Ed25519.into(),
+            request: text.into_bytes(),
         }))
     }
 
@@ -527,13 +611,11 @@ impl Crypto for Fake {
 
     async fn get_public_key(&self, _: Request<v1::GetPublicKeyRequest>) -> Answer<v1::GetPublicKeyResponse> {
         self.admit("get_public_key").await?;
-        // RFC 8410, section 10.1.
-        let text = "302a300506032b657003210019bf44096984cdfe8541bac167dc3b96c85086aa30b6b6cb0c5c38ad703166e1";
         Ok(Response::new(v1::GetPublicKeyResponse {
             key_id: KEY_ID.into(),
             key_version: 2,
             spec: v1::KeySpec::Ed25519.into(),
-            public_key: base16ct::lower::decode_vec(text).expect("hexadecimal"),
+            public_key: pair_public_key(),
             algorithms: vec![v1::SignatureAlgorithm::Ed25519.into()],
             usage: v1::KeyUsage::SignVerify.into(),
         }))

@@ -4,9 +4,12 @@
 mod asymmetric;
 mod attributes;
 mod crypto;
+mod data_key_pairs;
 mod keys;
 mod life;
 mod macs;
+mod recipients;
+mod requests;
 mod roles;
 mod signatures;
 mod specs;

@@ -111,6 +111,21 @@ async fn call(rpc: &mut Rpc, action: &str, name: &str) -> Result<(), Refused> {
             let request = v1::DecryptDataKeyRequest { ciphertext: vec![1; 80], ..Default::default() };
             done(rpc.crypto.decrypt_data_key(request).await.map(drop))
         }
+        "data_key_pair.generate" => {
+            let pair_spec = v1::KeySpec::Ed25519.into();
+            let request = v1::GenerateDataKeyPairRequest { key: key(), pair_spec, ..Default::default() };
+            done(rpc.crypto.generate_data_key_pair(request).await.map(drop))
+        }
+        "data_key_pair.decrypt" => {
+            let request = v1::DecryptDataKeyPairRequest { ciphertext: vec![1; 80], ..Default::default() };
+            done(rpc.crypto.decrypt_data_key_pair(request).await.map(drop))
+        }
+        "signature.request" => {
+            let subject = "CN=nobody".into();
+            let request =
+                v1::GetCertificateSigningRequestRequest { key: key(), subject, ..Default::default() };
+            done(rpc.crypto.get_certificate_signing_request(request).await.map(drop))
+        }
         "data.encrypt" => {
             let request = v1::EncryptRequest { key: key(), ..Default::default() };
             done(rpc.crypto.encrypt(request).await.map(drop))
