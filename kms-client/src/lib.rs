@@ -41,6 +41,7 @@
 //! **Traces.** Every call is a `tracing` span `kms` at level debug with `call`, `endpoint`, `try_count` and `outcome`.
 
 pub mod audit;
+mod batch;
 mod bundle;
 mod cache;
 mod connect;
@@ -53,17 +54,20 @@ mod mac;
 mod nodes;
 mod profile;
 mod sign;
+mod stream;
 mod system;
 
+pub use batch::{BATCH_ITEMS_MAX, BatchAnswer, BatchItem};
 pub use bundle::{BundleFileError, load_bundle};
 pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
 pub use connect::{Client, ClientBuilder};
-pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
+pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, ReEncrypt, ReEncrypted, WrappedDataKey};
 pub use error::{ClientError, FailedNode};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
 pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
+pub use stream::BatchResults;
 pub use system::{SealState, Status, WhoAmI};
 
 // What the methods take and give, so that an application needs this crate alone.

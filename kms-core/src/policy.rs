@@ -47,6 +47,8 @@ pub enum Action {
     Encrypt,
     /// `Crypto.Decrypt`.
     Decrypt,
+    /// `Crypto.ReEncrypt`.
+    ReEncrypt,
     /// `Crypto.GenerateMac`.
     GenerateMac,
     /// `Crypto.VerifyMac`.
@@ -59,6 +61,8 @@ pub enum Action {
     Verify,
     /// `Crypto.GetPublicKey`.
     GetPublicKey,
+    /// `Crypto.Batch`, `Crypto.Stream`: that they are begun. Each item has an action of its own.
+    Batch,
     /// `Audit.*`.
     ReadAudit,
     /// `Ceremony.Join`.
@@ -67,7 +71,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 29] = [
+    pub const ALL: [Action; 31] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -89,12 +93,14 @@ impl Action {
         Action::DecryptDataKey,
         Action::Encrypt,
         Action::Decrypt,
+        Action::ReEncrypt,
         Action::GenerateMac,
         Action::VerifyMac,
         Action::GenerateRandom,
         Action::Sign,
         Action::Verify,
         Action::GetPublicKey,
+        Action::Batch,
         Action::ReadAudit,
         Action::JoinCeremony,
     ];
@@ -123,12 +129,14 @@ impl Action {
             Action::DecryptDataKey => "data_key.decrypt",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
+            Action::ReEncrypt => "data.reencrypt",
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
             Action::Sign => "signature.sign",
             Action::Verify => "signature.verify",
             Action::GetPublicKey => "key.public",
+            Action::Batch => "crypto.batch",
             Action::ReadAudit => "audit.read",
             Action::JoinCeremony => "ceremony.join",
         }
@@ -163,12 +171,14 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::DecryptDataKey
                 | A::Encrypt
                 | A::Decrypt
+                | A::ReEncrypt
                 | A::GenerateMac
                 | A::VerifyMac
                 | A::GenerateRandom
                 | A::Sign
                 | A::Verify
                 | A::GetPublicKey
+                | A::Batch
         ),
         Role::Administrator => matches!(
             action,

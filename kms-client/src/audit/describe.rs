@@ -50,6 +50,8 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "data_key.decrypt" => ("decrypted a data key of key", "decrypt a data key of key"),
         "data.encrypt" => ("encrypted data under key", "encrypt data under key"),
         "data.decrypt" => ("decrypted data of key", "decrypt data of key"),
+        "data.reencrypt" => ("encrypted data again under key", "encrypt data again under key"),
+        "crypto.batch" => ("made a batch of calls", "make a batch of calls"),
         "signature.sign" => ("signed with key", "sign with key"),
         "signature.verify" => ("verified a signature of key", "verify a signature of key"),
         "key.public" => ("took the public half of key", "take the public half of key"),

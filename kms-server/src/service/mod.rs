@@ -10,6 +10,7 @@ mod keys;
 mod life;
 mod mac;
 mod open;
+mod reencrypt;
 mod seal;
 mod sign;
 mod strangers;
@@ -21,6 +22,7 @@ pub use error::ServiceError;
 pub use keys::{CreateKey, KeyPage};
 pub use mac::GeneratedMac;
 pub use open::{KeyEntry, Open, object_kind};
+pub use reencrypt::{ReEncryptRequest, ReEncrypted};
 pub use seal::{SealCause, UnsealError};
 pub use sign::{SignRequest, Signed};
 pub use usage::spec_names;
@@ -214,7 +216,10 @@ impl Node {
     }
 
     /// The unsealed state, or the refusal that says what is missing.
-    fn require_open(&self) -> Result<Arc<Open>, ServiceError> {
+    ///
+    /// # Errors
+    /// `SEALED`.
+    pub fn require_open(&self) -> Result<Arc<Open>, ServiceError> {
         self.opened().ok_or_else(|| self.sealed_error())
     }
 
