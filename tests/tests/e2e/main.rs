@@ -7,6 +7,7 @@ mod key_specs;
 mod limits;
 mod listeners;
 mod program;
+mod reencryption;
 mod refusals;
 mod rollback;
 mod rotations;
@@ -16,6 +17,7 @@ mod start_refusals;
 mod state_copy;
 mod story;
 mod strangers;
+mod streams;
 mod two_nodes;
 mod window;
 

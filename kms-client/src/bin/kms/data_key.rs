@@ -52,7 +52,7 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
         }
         DataKeyCommand::Decrypt { input, context: pairs, expected_key: expected, out_plaintext } => {
             let (context, expected) = (context(pairs.pairs)?, expected_key(expected.as_deref())?);
-            let ciphertext = read_ciphertext(&input)?;
+            let ciphertext = read_ciphertext(&input, "kms data-key decrypt --help")?;
             let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
             let client = session.connect().await?;
             let opened = client
@@ -89,10 +89,10 @@ fn keep_or_show(
     }
 }
 
-fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: io::Error| {
-        Failure::new(format!("{} cannot be read: {error}", path.display()), "kms data-key decrypt --help")
-    };
+/// All of a file, or as much of it that the service names a length that is too long.
+pub fn read_ciphertext(path: &Path, next: &str) -> Result<Vec<u8>, Failure> {
+    let unreadable =
+        |error: io::Error| Failure::new(format!("{} cannot be read: {error}", path.display()), next);
     let mut bytes = Vec::new();
     if path == Path::new("-") {
         io::stdin().lock().take(CIPHERTEXT_LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;

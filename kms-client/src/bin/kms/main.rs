@@ -10,6 +10,7 @@ mod mac;
 mod manual;
 mod output;
 mod pending;
+mod reencrypt;
 mod sign;
 mod status;
 
@@ -103,6 +104,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::DataKey(command) => data_key::run(session, command).await?,
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
+        Command::Reencrypt(arguments) => reencrypt::run(session, arguments).await?,
         Command::Mac(command) => mac::run(session, command).await?,
         Command::Sign(arguments) => sign::sign(session, arguments).await?,
         Command::Verify(arguments) => sign::verify(session, arguments).await?,

@@ -1,10 +1,12 @@
 //! Every refusal that a caller can provoke on an unsealed service: the documented reason, code and field, and
 //! a record of it in the log.
 
+mod batches;
 mod crypto;
 mod keys;
 mod life;
 mod macs;
+mod reencryption;
 mod roles;
 mod signatures;
 mod specs;
