@@ -9,6 +9,25 @@ use kms_core::secret::Secret;
 use kms_proto::v1;
 use zeroize::Zeroize;
 
+impl Ciphertext {
+    pub(crate) fn from_asymmetric(answer: v1::AsymmetricEncryptResponse) -> Result<Self, ClientError> {
+        Ok(Self {
+            key_id: convert::key_id(&answer.key_id)?,
+            key_version: convert::key_version(answer.key_version)?,
+            bytes: answer.ciphertext,
+        })
+    }
+}
+
+impl Plaintext {
+    pub(crate) fn from_asymmetric(answer: v1::AsymmetricDecryptResponse) -> Result<Self, ClientError> {
+        let bytes = Secret::new(answer.plaintext);
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self { key_id, key_version, bytes })
+    }
+}
+
 impl Client {
     /// Encrypts a few bytes (SM2: 1 to 1,024; RSA: up to 190, 318 or 446) to the public half of a key pair for
     /// `ENCRYPT_DECRYPT`. Whoever has [`Client::public_key`] can do it without the service. The ciphertext names no key and
@@ -29,12 +48,7 @@ impl Client {
             })
             .await;
         request.plaintext.zeroize();
-        let answer = answer?;
-        Ok(Ciphertext {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            bytes: answer.ciphertext,
-        })
+        Ciphertext::from_asymmetric(answer?)
     }
 
     /// Decrypts what was encrypted to the public half of a key pair: for another version than the current one name it, `KEY@VERSION`.
@@ -52,11 +66,6 @@ impl Client {
                 stubs.crypto.asymmetric_decrypt(request).await
             })
             .await?;
-        let bytes = Secret::new(answer.plaintext);
-        Ok(Plaintext {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            bytes,
-        })
+        Plaintext::from_asymmetric(answer)
     }
 }

@@ -327,6 +327,10 @@ impl Client {
         is_of_node
     }
 
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     pub(crate) fn try_count_max(&self) -> u32 {
         self.try_count_max
     }

@@ -68,17 +68,139 @@ pub struct Plaintext {
     pub bytes: Secret,
 }
 
-/// A request for a data key in the clear.
-pub(crate) fn data_key_request(
+/// What is to be encrypted again.
+#[derive(Clone, Copy, Debug)]
+pub struct ReEncrypt<'a> {
+    /// Of [`Client::encrypt`] or a data key's.
+    pub ciphertext: &'a [u8],
+    /// The context that it was made with.
+    pub context: &'a EncryptionContext,
+    /// The key that it is expected to be under.
+    pub expected_key: Option<&'a KeyRef>,
+    /// `None`: the key of the ciphertext at its current version.
+    pub new_key: Option<&'a KeyRef>,
+    /// The whole context of the new ciphertext.
+    pub new_context: &'a EncryptionContext,
+}
+
+/// What [`Client::reencrypt`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReEncrypted {
+    /// The new ciphertext, its key and version. What it holds has not changed: a data key, or data.
+    pub ciphertext: Ciphertext,
+    /// The key that had encrypted the old one.
+    pub old_key_id: KeyId,
+    /// That key's version.
+    pub old_key_version: KeyVersion,
+}
+
+impl ReEncrypt<'_> {
+    pub(crate) fn to_proto(self) -> v1::ReEncryptRequest {
+        v1::ReEncryptRequest {
+            ciphertext: self.ciphertext.to_vec(),
+            context: convert::context_to_proto(self.context),
+            expected_key: self.expected_key.map(KeyRef::to_string).unwrap_or_default(),
+            new_key: self.new_key.map(KeyRef::to_string).unwrap_or_default(),
+            new_context: convert::context_to_proto(self.new_context),
+        }
+    }
+}
+
+impl ReEncrypted {
+    pub(crate) fn from_answer(answer: v1::ReEncryptResponse) -> Result<Self, ClientError> {
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self {
+            ciphertext: Ciphertext { key_id, key_version, bytes: answer.ciphertext },
+            old_key_id: convert::key_id(&answer.old_key_id)?,
+            old_key_version: convert::key_version(answer.old_key_version)?,
+        })
+    }
+}
+
+/// The data key of an answer, empty where it was declined or went to a recipient, for a request of this algorithm.
+pub(crate) fn made(
+    answer: v1::GenerateDataKeyResponse,
+    spec: Option<AeadAlgorithm>,
+) -> Result<(Secret, WrappedDataKey), ClientError> {
+    let plaintext = Secret::new(answer.plaintext);
+    let wrapped = WrappedDataKey {
+        key_id: convert::key_id(&answer.key_id)?,
+        key_version: convert::key_version(answer.key_version)?,
+        spec: convert::data_key_algorithm(answer.data_key_spec)?,
+        ciphertext: answer.ciphertext,
+    };
+    if spec.is_some_and(|spec| spec != wrapped.spec) {
+        return Err(ClientError::malformed("the data key is of another algorithm than asked"));
+    }
+    Ok((plaintext, wrapped))
+}
+
+impl DataKey {
+    pub(crate) fn from_answer(
+        answer: v1::GenerateDataKeyResponse,
+        spec: Option<AeadAlgorithm>,
+    ) -> Result<Self, ClientError> {
+        let (plaintext, wrapped) = made(answer, spec)?;
+        if plaintext.expose().len() != wrapped.spec.key_len() {
+            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
+        }
+        Ok(Self { plaintext, wrapped })
+    }
+}
+
+impl WrappedDataKey {
+    pub(crate) fn from_answer(
+        answer: v1::GenerateDataKeyResponse,
+        spec: Option<AeadAlgorithm>,
+    ) -> Result<Self, ClientError> {
+        Ok(made(answer, spec)?.1)
+    }
+}
+
+impl OpenedDataKey {
+    pub(crate) fn from_answer(answer: v1::DecryptDataKeyResponse) -> Result<Self, ClientError> {
+        let plaintext = Secret::new(answer.plaintext);
+        let spec = convert::data_key_algorithm(answer.data_key_spec)?;
+        if plaintext.expose().len() != spec.key_len() {
+            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
+        }
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self { key_id, key_version, spec, plaintext })
+    }
+}
+
+impl Ciphertext {
+    pub(crate) fn from_answer(answer: v1::EncryptResponse) -> Result<Self, ClientError> {
+        Ok(Self {
+            key_id: convert::key_id(&answer.key_id)?,
+            key_version: convert::key_version(answer.key_version)?,
+            bytes: answer.ciphertext,
+        })
+    }
+}
+
+impl Plaintext {
+    pub(crate) fn from_answer(answer: v1::DecryptResponse) -> Result<Self, ClientError> {
+        let bytes = Secret::new(answer.plaintext);
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self { key_id, key_version, bytes })
+    }
+}
+
+pub(crate) fn generate_request(
     key: &KeyRef,
     spec: Option<AeadAlgorithm>,
     context: &EncryptionContext,
+    without_plaintext: bool,
 ) -> v1::GenerateDataKeyRequest {
     v1::GenerateDataKeyRequest {
         key: key.to_string(),
         data_key_spec: convert::key_spec_to_proto(spec.map(KeySpec::from)),
         context: convert::context_to_proto(context),
-        without_plaintext: false,
+        without_plaintext,
         recipient: None,
     }
 }
@@ -94,12 +216,7 @@ impl Client {
         spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<DataKey, ClientError> {
-        let request = data_key_request(key, spec, context);
-        let (plaintext, _, wrapped) = self.generate(request).await?;
-        if plaintext.expose().len() != wrapped.spec.key_len() {
-            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
-        }
-        Ok(DataKey { plaintext, wrapped })
+        DataKey::from_answer(self.generate(generate_request(key, spec, context, false)).await?, spec)
     }
 
     /// Makes a data key that the caller does not see: somebody else will use it.
@@ -112,34 +229,17 @@ impl Client {
         spec: Option<AeadAlgorithm>,
         context: &EncryptionContext,
     ) -> Result<WrappedDataKey, ClientError> {
-        let request =
-            v1::GenerateDataKeyRequest { without_plaintext: true, ..data_key_request(key, spec, context) };
-        Ok(self.generate(request).await?.2)
+        WrappedDataKey::from_answer(self.generate(generate_request(key, spec, context, true)).await?, spec)
     }
 
-    /// The data key, the same encrypted to a recipient, and the same encrypted under the key. One of the first two is
-    /// empty, or both are.
     pub(crate) async fn generate(
         &self,
         request: v1::GenerateDataKeyRequest,
-    ) -> Result<(Secret, Vec<u8>, WrappedDataKey), ClientError> {
-        let asked = request.data_key_spec;
-        let answer = self
-            .call(Repeat::Safe, &request, |mut stubs, request| async move {
-                stubs.crypto.generate_data_key(request).await
-            })
-            .await?;
-        let plaintext = Secret::new(answer.plaintext);
-        let wrapped = WrappedDataKey {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            spec: convert::data_key_algorithm(answer.data_key_spec)?,
-            ciphertext: answer.ciphertext,
-        };
-        if ![0, answer.data_key_spec].contains(&asked) {
-            return Err(ClientError::malformed("the data key is of another algorithm than asked"));
-        }
-        Ok((plaintext, answer.recipient_ciphertext, wrapped))
+    ) -> Result<v1::GenerateDataKeyResponse, ClientError> {
+        self.call(Repeat::Safe, &request, |mut stubs, request| async move {
+            stubs.crypto.generate_data_key(request).await
+        })
+        .await
     }
 
     /// Decrypts a data key.
@@ -158,28 +258,17 @@ impl Client {
             expected_key: expected_key.map(KeyRef::to_string).unwrap_or_default(),
             recipient: None,
         };
-        let opened = self.open_data_key(request).await?.0;
-        if opened.plaintext.expose().len() != opened.spec.key_len() {
-            return Err(ClientError::malformed("the data key has not the length of its algorithm"));
-        }
-        Ok(opened)
+        OpenedDataKey::from_answer(self.open_data_key(request).await?)
     }
 
-    /// A data key, and the same encrypted to a recipient. One of the two is empty.
     pub(crate) async fn open_data_key(
         &self,
         request: v1::DecryptDataKeyRequest,
-    ) -> Result<(OpenedDataKey, Vec<u8>), ClientError> {
-        let answer = self
-            .call(Repeat::Safe, &request, |mut stubs, request| async move {
-                stubs.crypto.decrypt_data_key(request).await
-            })
-            .await?;
-        let plaintext = Secret::new(answer.plaintext);
-        let spec = convert::data_key_algorithm(answer.data_key_spec)?;
-        let (key_id, key_version) =
-            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
-        Ok((OpenedDataKey { key_id, key_version, spec, plaintext }, answer.recipient_ciphertext))
+    ) -> Result<v1::DecryptDataKeyResponse, ClientError> {
+        self.call(Repeat::Safe, &request, |mut stubs, request| async move {
+            stubs.crypto.decrypt_data_key(request).await
+        })
+        .await
     }
 
     /// Encrypts up to 64 KiB in the service. Larger data: a data key and [`crate::file`].
@@ -203,12 +292,7 @@ impl Client {
             })
             .await;
         request.plaintext.zeroize();
-        let answer = answer?;
-        Ok(Ciphertext {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            bytes: answer.ciphertext,
-        })
+        Ciphertext::from_answer(answer?)
     }
 
     /// Decrypts what [`Client::encrypt`] made.
@@ -231,9 +315,20 @@ impl Client {
                 stubs.crypto.decrypt(request).await
             })
             .await?;
-        let bytes = Secret::new(answer.plaintext);
-        let (key_id, key_version) =
-            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
-        Ok(Plaintext { key_id, key_version, bytes })
+        Plaintext::from_answer(answer)
+    }
+
+    /// Encrypts again, under another key, version or context, what [`Client::encrypt`] made or a data key. The plaintext
+    /// stays in the service.
+    ///
+    /// # Errors
+    /// As [`Client::decrypt_data_key`] about the old ciphertext, and as [`Client::encrypt`] about the new one.
+    pub async fn reencrypt(&self, request: &ReEncrypt<'_>) -> Result<ReEncrypted, ClientError> {
+        let answer = self
+            .call(Repeat::Safe, &request.to_proto(), |mut stubs, request| async move {
+                stubs.crypto.re_encrypt(request).await
+            })
+            .await?;
+        ReEncrypted::from_answer(answer)
     }
 }

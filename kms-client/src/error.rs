@@ -1,6 +1,7 @@
 //! Why a call gave no result.
 
 use kms_core::reason::Reason;
+use kms_proto::v1;
 use std::error::Error;
 use std::time::Duration;
 use tonic::{Code, ConnectError, Status};
@@ -216,6 +217,20 @@ impl ClientError {
         }
         let cause = innermost(&status);
         ClientError::ConnectionBroke { endpoint: endpoint.to_owned(), cause, source: Box::new(status) }
+    }
+
+    /// The refusal of one item of a batch.
+    pub(crate) fn from_batch(error: v1::BatchError) -> Self {
+        match Reason::from_name(&error.reason) {
+            Some(reason) => ClientError::Refused {
+                reason,
+                field: Some(error.field).filter(|field| !field.is_empty()),
+                message: error.message,
+                retry_after: error.retry_delay.and_then(|delay| delay.try_into().ok()),
+            },
+            // Of a later service.
+            None => ClientError::Foreign { code: Code::from_i32(error.code), message: error.message },
+        }
     }
 
     pub(crate) fn unreachable(endpoint: &str, error: impl Error + Send + Sync + 'static) -> Self {

@@ -43,6 +43,7 @@
 mod asymmetric;
 mod attributes;
 pub mod audit;
+mod batch;
 mod bundle;
 mod cache;
 mod connect;
@@ -58,13 +59,15 @@ mod nodes;
 mod profile;
 mod recipient;
 mod sign;
+mod stream;
 mod system;
 
 pub use attributes::Alias;
+pub use batch::{BATCH_ITEMS_MAX, BatchAnswer, BatchItem};
 pub use bundle::{BundleFileError, load_bundle};
 pub use cache::{CacheCounts, CacheLimits, CachingClient, EnvelopeError};
 pub use connect::{Client, ClientBuilder};
-pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, WrappedDataKey};
+pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, ReEncrypt, ReEncrypted, WrappedDataKey};
 pub use csr::{CertificateNames, CertificateSigningRequest};
 pub use data_key_pairs::{DataKeyPair, GeneratedDataKeyPair, PrivateKeyFor};
 pub use error::{ClientError, FailedNode};
@@ -73,6 +76,7 @@ pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};
 pub use recipient::{DataKeyForRecipient, OpenedForRecipient};
 pub use sign::{KeyPublicKey, KeySignature, SignOptions, VerifiedSignature};
+pub use stream::BatchResults;
 pub use system::{SealState, Status, WhoAmI};
 
 // What the methods take and give, so that an application needs this crate alone.

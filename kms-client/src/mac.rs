@@ -28,6 +28,23 @@ pub struct VerifiedMac {
     pub key_version: KeyVersion,
 }
 
+impl Mac {
+    pub(crate) fn from_answer(answer: v1::GenerateMacResponse) -> Result<Self, ClientError> {
+        let bytes = Secret::new(answer.mac);
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self { key_id, key_version, bytes })
+    }
+}
+
+impl VerifiedMac {
+    pub(crate) fn from_answer(answer: v1::VerifyMacResponse) -> Result<Self, ClientError> {
+        let (key_id, key_version) =
+            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
+        Ok(Self { key_id, key_version })
+    }
+}
+
 impl Client {
     /// Makes the MAC of up to 64 KiB. A longer message: the MAC of its hash.
     ///
@@ -41,11 +58,7 @@ impl Client {
             })
             .await;
         request.message.zeroize();
-        let answer = answer?;
-        let bytes = Secret::new(answer.mac);
-        let (key_id, key_version) =
-            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
-        Ok(Mac { key_id, key_version, bytes })
+        Mac::from_answer(answer?)
     }
 
     /// Compares a MAC with that of the message. `Ok` says that it is the right one.
@@ -67,10 +80,7 @@ impl Client {
             .await;
         request.message.zeroize();
         request.mac.zeroize();
-        let answer = answer?;
-        let (key_id, key_version) =
-            (convert::key_id(&answer.key_id)?, convert::key_version(answer.key_version)?);
-        Ok(VerifiedMac { key_id, key_version })
+        VerifiedMac::from_answer(answer?)
     }
 
     /// 1 to 1,024 random bytes of the HSM.

@@ -14,8 +14,8 @@ use tonic::transport::Channel;
 const ANSWER_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Longest message of an audit stream, in bytes: one segment.
 const AUDIT_MESSAGE_LEN_MAX: usize = 16 * 1024 * 1024;
-/// Longest request, in bytes: 64 KiB of data with its context.
-const REQUEST_LEN_MAX: usize = 256 * 1024;
+/// Longest request, in bytes: what a service can be configured to take, of a batch. By default it takes 256 KiB.
+const REQUEST_LEN_MAX: usize = 4 * 1024 * 1024;
 
 /// The generated clients over one channel.
 #[derive(Clone, Debug)]

@@ -2,11 +2,12 @@
 
 use crate::connect::Client;
 use crate::convert;
-use crate::crypto::{WrappedDataKey, data_key_request};
+use crate::crypto::{WrappedDataKey, generate_request, made};
 use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyRef, KeyVersion};
 use kms_core::recipient::Recipient;
+use kms_core::secret::Secret;
 use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 
@@ -62,9 +63,11 @@ impl Client {
     ) -> Result<DataKeyForRecipient, ClientError> {
         let request = v1::GenerateDataKeyRequest {
             recipient: Some(to_proto(recipient)),
-            ..data_key_request(key, spec, context)
+            ..generate_request(key, spec, context, false)
         };
-        let (plaintext, recipient_ciphertext, wrapped) = self.generate(request).await?;
+        let mut answer = self.generate(request).await?;
+        let recipient_ciphertext = std::mem::take(&mut answer.recipient_ciphertext);
+        let (plaintext, wrapped) = made(answer, spec)?;
         check(plaintext.expose(), &recipient_ciphertext)?;
         Ok(DataKeyForRecipient { recipient_ciphertext, wrapped })
     }
@@ -86,13 +89,14 @@ impl Client {
             expected_key: expected_key.map(KeyRef::to_string).unwrap_or_default(),
             recipient: Some(to_proto(recipient)),
         };
-        let (opened, recipient_ciphertext) = self.open_data_key(request).await?;
-        check(opened.plaintext.expose(), &recipient_ciphertext)?;
+        let answer = self.open_data_key(request).await?;
+        let plaintext = Secret::new(answer.plaintext);
+        check(plaintext.expose(), &answer.recipient_ciphertext)?;
         Ok(OpenedForRecipient {
-            key_id: opened.key_id,
-            key_version: opened.key_version,
-            spec: opened.spec,
-            recipient_ciphertext,
+            key_id: convert::key_id(&answer.key_id)?,
+            key_version: convert::key_version(answer.key_version)?,
+            spec: convert::data_key_algorithm(answer.data_key_spec)?,
+            recipient_ciphertext: answer.recipient_ciphertext,
         })
     }
 }

@@ -75,6 +75,55 @@ fn number(options: &SignOptions) -> i32 {
     options.algorithm.map_or(0, |algorithm| algorithm.number().into())
 }
 
+pub(crate) fn sign_request(key: &KeyRef, input: SignedInput<'_>, options: &SignOptions) -> v1::SignRequest {
+    let (input, is_digest) = parts(input);
+    v1::SignRequest {
+        key: key.to_string(),
+        algorithm: number(options),
+        input,
+        is_digest,
+        user_id: options.user_id.clone().unwrap_or_default(),
+    }
+}
+
+pub(crate) fn verify_request(
+    key: &KeyRef,
+    input: SignedInput<'_>,
+    options: &SignOptions,
+    signature: &[u8],
+) -> v1::VerifyRequest {
+    let (input, is_digest) = parts(input);
+    v1::VerifyRequest {
+        key: key.to_string(),
+        algorithm: number(options),
+        input,
+        is_digest,
+        user_id: options.user_id.clone().unwrap_or_default(),
+        signature: signature.to_vec(),
+    }
+}
+
+impl KeySignature {
+    pub(crate) fn from_answer(answer: v1::SignResponse) -> Result<Self, ClientError> {
+        Ok(Self {
+            key_id: convert::key_id(&answer.key_id)?,
+            key_version: convert::key_version(answer.key_version)?,
+            algorithm: algorithm(answer.algorithm)?,
+            bytes: answer.signature,
+        })
+    }
+}
+
+impl VerifiedSignature {
+    pub(crate) fn from_answer(answer: v1::VerifyResponse) -> Result<Self, ClientError> {
+        Ok(Self {
+            key_id: convert::key_id(&answer.key_id)?,
+            key_version: convert::key_version(answer.key_version)?,
+            algorithm: algorithm(answer.algorithm)?,
+        })
+    }
+}
+
 impl Client {
     /// Signs a message of up to 64 KiB, or a digest.
     ///
@@ -87,27 +136,14 @@ impl Client {
         input: SignedInput<'_>,
         options: &SignOptions,
     ) -> Result<KeySignature, ClientError> {
-        let (input, is_digest) = parts(input);
-        let mut request = v1::SignRequest {
-            key: key.to_string(),
-            algorithm: number(options),
-            input,
-            is_digest,
-            user_id: options.user_id.clone().unwrap_or_default(),
-        };
+        let mut request = sign_request(key, input, options);
         let answer =
             self.call(Repeat::Safe, &request, |mut stubs, request| async move {
                 stubs.crypto.sign(request).await
             })
             .await;
         request.input.zeroize();
-        let answer = answer?;
-        Ok(KeySignature {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            algorithm: algorithm(answer.algorithm)?,
-            bytes: answer.signature,
-        })
+        KeySignature::from_answer(answer?)
     }
 
     /// Has the service verify a signature. `Ok` says that it is right. With [`Client::public_key`] it can be verified anywhere.
@@ -121,27 +157,14 @@ impl Client {
         options: &SignOptions,
         signature: &[u8],
     ) -> Result<VerifiedSignature, ClientError> {
-        let (input, is_digest) = parts(input);
-        let mut request = v1::VerifyRequest {
-            key: key.to_string(),
-            algorithm: number(options),
-            input,
-            is_digest,
-            user_id: options.user_id.clone().unwrap_or_default(),
-            signature: signature.to_vec(),
-        };
+        let mut request = verify_request(key, input, options, signature);
         let answer =
             self.call(Repeat::Safe, &request, |mut stubs, request| async move {
                 stubs.crypto.verify(request).await
             })
             .await;
         request.input.zeroize();
-        let answer = answer?;
-        Ok(VerifiedSignature {
-            key_id: convert::key_id(&answer.key_id)?,
-            key_version: convert::key_version(answer.key_version)?,
-            algorithm: algorithm(answer.algorithm)?,
-        })
+        VerifiedSignature::from_answer(answer?)
     }
 
     /// The public half of a key pair, whatever the state of the key.

@@ -65,6 +65,8 @@ pub enum Action {
     AsymmetricEncrypt,
     /// `Crypto.AsymmetricDecrypt`.
     AsymmetricDecrypt,
+    /// `Crypto.ReEncrypt`.
+    ReEncrypt,
     /// `Crypto.GenerateMac`.
     GenerateMac,
     /// `Crypto.VerifyMac`.
@@ -79,6 +81,8 @@ pub enum Action {
     Verify,
     /// `Crypto.GetPublicKey`.
     GetPublicKey,
+    /// `Crypto.Batch`, `Crypto.Stream`: that they are begun. Each item has an action of its own.
+    Batch,
     /// `Audit.*`.
     ReadAudit,
     /// `Ceremony.Join`.
@@ -87,7 +91,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 39] = [
+    pub const ALL: [Action; 41] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -118,6 +122,7 @@ impl Action {
         Action::Decrypt,
         Action::AsymmetricEncrypt,
         Action::AsymmetricDecrypt,
+        Action::ReEncrypt,
         Action::GenerateMac,
         Action::VerifyMac,
         Action::GenerateRandom,
@@ -125,6 +130,7 @@ impl Action {
         Action::RequestCertificate,
         Action::Verify,
         Action::GetPublicKey,
+        Action::Batch,
         Action::ReadAudit,
         Action::JoinCeremony,
     ];
@@ -162,6 +168,7 @@ impl Action {
             Action::Decrypt => "data.decrypt",
             Action::AsymmetricEncrypt => "asymmetric.encrypt",
             Action::AsymmetricDecrypt => "asymmetric.decrypt",
+            Action::ReEncrypt => "data.reencrypt",
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
             Action::GenerateRandom => "random.generate",
@@ -169,6 +176,7 @@ impl Action {
             Action::RequestCertificate => "signature.request",
             Action::Verify => "signature.verify",
             Action::GetPublicKey => "key.public",
+            Action::Batch => "crypto.batch",
             Action::ReadAudit => "audit.read",
             Action::JoinCeremony => "ceremony.join",
         }
@@ -207,6 +215,7 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::Decrypt
                 | A::AsymmetricEncrypt
                 | A::AsymmetricDecrypt
+                | A::ReEncrypt
                 | A::GenerateMac
                 | A::VerifyMac
                 | A::GenerateRandom
@@ -214,6 +223,7 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::RequestCertificate
                 | A::Verify
                 | A::GetPublicKey
+                | A::Batch
         ),
         Role::Administrator => matches!(
             action,

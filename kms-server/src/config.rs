@@ -206,6 +206,8 @@ pub struct Limits {
     pub call_seconds: u64,
     /// How long a shutdown waits for running calls, in seconds.
     pub drain_seconds: u64,
+    /// How long nothing may come or be taken on a stream of items, in seconds.
+    pub stream_idle_seconds: u64,
 }
 
 impl Default for Limits {
@@ -216,6 +218,7 @@ impl Default for Limits {
             message_bytes: 256 * 1024,
             call_seconds: 10,
             drain_seconds: 10,
+            stream_idle_seconds: 60,
         }
     }
 }
@@ -366,6 +369,10 @@ impl Config {
             let message = format!("is {encryptions}; 1 to {RESIDENT_ENCRYPTIONS_MAX} are allowed");
             return value("keys.resident_encryptions_max", message);
         }
+        let idle = limits.stream_idle_seconds;
+        if !(1..=3600).contains(&idle) {
+            return value("limits.stream_idle_seconds", format!("is {idle}; 1 to 3600 are allowed"));
+        }
         if !(128 * 1024..=4 * 1024 * 1024).contains(&limits.message_bytes) {
             let message = format!("is {}; 131072 to 4194304 are allowed", limits.message_bytes);
             return value("limits.message_bytes", message);
@@ -423,6 +430,11 @@ mod tests {
             ("url = \"sqlite:kms.db\"", "url = \"mysql:kms\"", "database.url must begin with sqlite:"),
             ("message_bytes = 262144", "message_bytes = 5", "limits.message_bytes is 5"),
             ("breaker_failures = 5", "breaker_failures = 0", "hsm.breaker_failures is 0; 1 to 1000"),
+            (
+                "stream_idle_seconds = 60",
+                "stream_idle_seconds = 0",
+                "limits.stream_idle_seconds is 0; 1 to 3600",
+            ),
             ("hang_seconds = 10", "hang_seconds = 0", "hsm.hang_seconds is 0; 1 to 600"),
         ] {
             let refused = load(&EXAMPLE.replace(from, to)).expect_err("refused").to_string();

@@ -338,7 +338,7 @@ async fn serve_grpc(
     tls: ServerTlsConfig,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), StartError> {
-    let gate = Gate::new(node.clone(), offer);
+    let gate = Gate::new(node.clone(), offer, stopped.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     let follows = tokio::spawn(follow_seal_state(node.clone(), reporter));
     let reflection = tonic_reflection::server::Builder::configure()

@@ -72,6 +72,19 @@ mod tests {
         ] {
             assert!(shown.ends_with(".. }") && !shown.contains("171"), "{shown}");
         }
+        // Batches and streams show their items as these show themselves.
+        let encrypt = v1::EncryptRequest { key: "k".into(), plaintext: secret(), context: vec![] };
+        let item = v1::BatchItem { item: Some(v1::batch_item::Item::Encrypt(encrypt)) };
+        let opened = v1::DecryptResponse { key_id: "k".into(), key_version: 1, plaintext: secret() };
+        let result = v1::BatchResult { result: Some(v1::batch_result::Result::Decrypt(opened)) };
+        for shown in [
+            format!("{:?}", v1::BatchRequest { items: vec![item.clone()] }),
+            format!("{:?}", v1::StreamItem { id: 1, item: Some(item) }),
+            format!("{:?}", v1::BatchResponse { results: vec![result.clone()] }),
+            format!("{:?}", v1::StreamResult { id: 1, result: Some(result) }),
+        ] {
+            assert!(shown.contains("\"k\"") && !shown.contains("171"), "{shown}");
+        }
     }
 
     /// Every field, enum value and method, in order, as `proto/published.txt` lists them.

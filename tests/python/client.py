@@ -109,6 +109,15 @@ assert crypto.DecryptDataKey(again).plaintext == secret
 again.recipient.CopyFrom(recipient)
 opened = crypto.DecryptDataKey(again)
 assert opened.plaintext == b"" and suite.decrypt(opened.recipient_ciphertext, private, info(2, opened, spec)) == secret
+# The same under another context, and several calls at once.
+moved = crypto.ReEncrypt(crypto_pb2.ReEncryptRequest(ciphertext=sealed.ciphertext, context=bound, new_context=context(file="b.csv")))
+assert (moved.key_version, moved.old_key_version, moved.old_key_id) == (2, 2, made.key_id)
+results = crypto.Batch(crypto_pb2.BatchRequest(items=[
+    crypto_pb2.BatchItem(decrypt=crypto_pb2.DecryptRequest(ciphertext=moved.ciphertext, context=context(file="b.csv"))),
+    crypto_pb2.BatchItem(decrypt=crypto_pb2.DecryptRequest(ciphertext=moved.ciphertext, context=bound)),
+])).results
+assert results[0].decrypt.plaintext == b"salary"
+assert (results[1].error.reason, results[1].error.code) == ("CIPHERTEXT_INVALID", grpc.StatusCode.INVALID_ARGUMENT.value[0])
 
 # MACs and random bytes.
 mac_key = keys.CreateKey(keys_pb2.CreateKeyRequest(name="python-mac", spec=keys_pb2.KEY_SPEC_HMAC_SHA_384))

@@ -59,6 +59,8 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "data_key_pair.decrypt" => ("decrypted a data key pair of key", "decrypt a data key pair of key"),
         "data.encrypt" => ("encrypted data under key", "encrypt data under key"),
         "data.decrypt" => ("decrypted data of key", "decrypt data of key"),
+        "data.reencrypt" => ("encrypted data again under key", "encrypt data again under key"),
+        "crypto.batch" => ("made a batch of calls", "make a batch of calls"),
         "signature.sign" => ("signed with key", "sign with key"),
         "signature.request" => {
             ("signed a certificate request with key", "sign a certificate request with key")

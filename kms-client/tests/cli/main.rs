@@ -1,5 +1,6 @@
 //! The `kms` command and the client library, as users and applications meet them.
 
+mod batches;
 mod cache;
 mod documents;
 mod files;

@@ -165,8 +165,19 @@ pub fn optional_key_ref(field: &'static str, text: &str) -> Result<Option<KeyRef
 /// # Errors
 /// `FIELD_INVALID`.
 pub fn context(pairs: Vec<v1::ContextPair>) -> Result<EncryptionContext, ServiceError> {
+    context_field("context", pairs)
+}
+
+/// An encryption context in a field of another name.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn context_field(
+    field: &'static str,
+    pairs: Vec<v1::ContextPair>,
+) -> Result<EncryptionContext, ServiceError> {
     EncryptionContext::new(pairs.into_iter().map(|pair| (pair.key, pair.value)))
-        .map_err(|error| ServiceError::field("context", error))
+        .map_err(|error| ServiceError::field(field, error))
 }
 
 /// An idempotency token that may be left out.

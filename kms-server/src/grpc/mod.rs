@@ -6,9 +6,11 @@ mod convert;
 mod crypto;
 mod csr;
 mod identity;
+mod items;
 mod keys;
 mod recipient;
 mod status;
+mod stream;
 mod system;
 
 pub use identity::principal_of;
@@ -20,7 +22,7 @@ use kms_core::reason::Reason;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -30,7 +32,12 @@ use tracing::Instrument;
 pub struct Gate {
     node: Arc<Node>,
     calls: Arc<Semaphore>,
+    /// Items of batches and streams that run at the same time. Apart from the calls: an item that waited for a place
+    /// which its own batch holds would wait for ever.
+    items: Arc<Semaphore>,
     is_administration: bool,
+    /// Whether the server ends: then no stream reads on.
+    stopped: watch::Receiver<bool>,
 }
 
 /// Which part of the interface a listener offers.
@@ -51,9 +58,15 @@ fn overloaded() -> ServiceError {
 
 impl Gate {
     /// The gate of one listener.
-    pub fn new(node: Arc<Node>, offer: Offer) -> Self {
-        let calls = Arc::new(Semaphore::new(node.config.limits.calls));
-        Self { node, calls, is_administration: offer != Offer::Applications }
+    pub fn new(node: Arc<Node>, offer: Offer, stopped: watch::Receiver<bool>) -> Self {
+        let places = || Arc::new(Semaphore::new(node.config.limits.calls));
+        let (calls, items) = (places(), places());
+        Self { node, calls, items, is_administration: offer != Offer::Applications, stopped }
+    }
+
+    /// The longest time of one call, or of one item of a stream.
+    fn call_time(&self) -> Duration {
+        Duration::from_secs(self.node.config.limits.call_seconds)
     }
 
     /// Who calls. A stranger is noted and refused.
@@ -72,7 +85,7 @@ impl Gate {
         };
         match principal {
             Ok(principal) => {
-                let longest = Duration::from_secs(self.node.config.limits.call_seconds);
+                let longest = self.call_time();
                 let asked = grpc_timeout(request).unwrap_or(longest);
                 Ok(Caller { principal, request_id, deadline: Instant::now() + asked.min(longest) })
             }
@@ -85,8 +98,6 @@ impl Gate {
     }
 
     /// One unary call: identity, limits, the use case, metrics, and the request id on the way back.
-    ///
-    /// The use case runs in a task of its own: a caller that goes away does not stop it half-way.
     async fn call<M, T, F, R>(
         &self,
         method: &'static str,
@@ -107,34 +118,60 @@ impl Gate {
                 let request_id = caller.request_id.clone();
                 let result = match self.calls.clone().try_acquire_owned() {
                     Err(_) => Err(overloaded()),
-                    Ok(permit) => {
-                        let span =
-                            tracing::info_span!("call", method, request_id, caller = %caller.principal);
-                        let deadline = tokio::time::Instant::from_std(caller.deadline);
-                        let node = self.node.clone();
+                    Ok(place) => {
                         let work = run(self.node.clone(), caller.clone(), request.into_inner());
-                        let work = async move { node.perform(&caller, action, work).await }.instrument(span);
-                        let task = tokio::spawn(async move {
-                            let result = work.await;
-                            drop(permit);
-                            result
-                        });
-                        match tokio::time::timeout_at(deadline, task).await {
-                            Ok(Ok(result)) => result,
-                            Ok(Err(_)) => {
-                                Err(ServiceError::new(Reason::Internal, "the call failed inside the server"))
-                            }
-                            Err(_) => Err(ServiceError::new(
-                                Reason::DeadlineExceeded,
-                                "the call took longer than its deadline; whether it was done is in the audit log",
-                            )),
-                        }
+                        self.perform((method, action), caller, place, work).await
                     }
                 };
                 (result, request_id)
             }
         };
         self.answer(method, start, result, &request_id)
+    }
+
+    /// One use case in a task of its own, which gives its place back: a caller that goes away, or whose deadline
+    /// passes, does not stop it half-way.
+    async fn perform<T: Send + 'static>(
+        &self,
+        (method, action): (&'static str, Action),
+        caller: Caller,
+        place: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
+    ) -> Result<T, ServiceError> {
+        let span = tracing::info_span!(
+            "call",
+            method,
+            request_id = caller.request_id,
+            caller = %caller.principal
+        );
+        let deadline = tokio::time::Instant::from_std(caller.deadline);
+        let node = self.node.clone();
+        let work = async move { node.perform(&caller, action, work).await }.instrument(span);
+        let task = tokio::spawn(async move {
+            let result = work.await;
+            drop(place);
+            result
+        });
+        match tokio::time::timeout_at(deadline, task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ServiceError::new(Reason::Internal, "the call failed inside the server")),
+            Err(_) => Err(ServiceError::new(
+                Reason::DeadlineExceeded,
+                "the call took longer than its deadline; whether it was done is in the audit log",
+            )),
+        }
+    }
+
+    fn count<T>(
+        &self,
+        method: &'static str,
+        start: Instant,
+        result: &Result<T, ServiceError>,
+        request_id: &str,
+    ) {
+        let outcome = result.as_ref().map_or_else(|error| error.reason.name(), |_| "done");
+        self.node.metrics.request(method, outcome, start.elapsed());
+        tracing::debug!(method, outcome, request_id, "call ended");
     }
 
     fn answer<T>(
@@ -144,9 +181,7 @@ impl Gate {
         result: Result<T, ServiceError>,
         request_id: &str,
     ) -> Result<Response<T>, Status> {
-        let outcome = result.as_ref().map_or_else(|error| error.reason.name(), |_| "done");
-        self.node.metrics.request(method, outcome, start.elapsed());
-        tracing::debug!(method, outcome, request_id, "call ended");
+        self.count(method, start, &result, request_id);
         let id = MetadataValue::try_from(request_id).ok();
         match result {
             Ok(message) => {
@@ -191,7 +226,10 @@ pub fn routes(gate: &Gate, offer: Offer) -> tonic::service::Routes {
         .add_service(limited!(v1::keys_server::KeysServer::new(gate.clone())))
         .add_service(limited!(v1::system_server::SystemServer::new(gate.clone())));
     if offer != Offer::Administration {
-        routes.add_service(limited!(v1::crypto_server::CryptoServer::new(gate.clone())));
+        let crypto = v1::crypto_server::CryptoServer::new(gate.clone())
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit + items::ANSWERS_GROWTH_MAX);
+        routes.add_service(crypto);
     }
     if offer != Offer::Applications {
         // Segments are as large as a batch.

@@ -1,5 +1,6 @@
 //! Reading the audit log. Who read what is itself recorded.
 
+use super::reencrypt::decrypted_by;
 use super::{Caller, Node, ServiceError};
 use crate::store::Entry;
 use kms_core::audit::{Leaf, Outcome, Record, Segment, open_leaves};
@@ -49,10 +50,15 @@ pub struct Shown {
     pub last: Segment,
 }
 
+/// A re-encryption is about both of its keys.
+fn is_about(record: &Record, key_id: KeyId) -> bool {
+    record.key_id == Some(key_id) || decrypted_by(record).is_some_and(|(from, _)| from == key_id)
+}
+
 fn is_wanted(leaf: &Leaf, record: &Record, filter: &Filter, key_id: Option<KeyId>) -> bool {
     filter.since.is_none_or(|since| leaf.time >= since)
         && leaf.index >= filter.from_index
-        && key_id.is_none_or(|key_id| record.key_id == Some(key_id))
+        && key_id.is_none_or(|key_id| is_about(record, key_id))
         && filter.actor.as_ref().is_none_or(|actor| record.actor == *actor)
 }
 

@@ -9,9 +9,10 @@ use crate::store::{Commit, Entry, Material};
 use kms_core::audit::{Outcome, Record};
 use kms_core::context::EncryptionContext;
 use kms_core::envelope::{
-    self, Binding, CIPHERTEXT_LEN_MAX, CiphertextInvalid, Freshness, Header, PLAINTEXT_LEN_MAX, Purpose,
+    self, Binding, CIPHERTEXT_LEN_MAX, Ciphertext, CiphertextInvalid, Freshness, Header, PLAINTEXT_LEN_MAX,
+    Purpose,
 };
-use kms_core::id::{KeyId, KeyRef, KeySelector, KeyVersion};
+use kms_core::id::{CatalogueRevision, KeyId, KeyRef, KeySelector, KeyVersion};
 use kms_core::key::KeyState;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
@@ -215,50 +216,61 @@ impl Node {
     ) -> Result<Encrypted, ServiceError> {
         for _ in 0..DECISION_COUNT_MAX {
             let (found, number) = self.key_to_encrypt(open, caller, key).await?;
-            let version = found.key.version(number)?;
-            let row = &found.key.row;
-            let algorithm = usage::aead(row)?;
-            let place = open.place(&self.bundle, row, version, caller.deadline).await?;
-            let binding = Binding { tenant: &row.tenant, context: using.context };
-            let identity = (row.key_id, number);
-            let ciphertext = match place {
-                Place::Wrapped(material) => envelope::seal_wrapped(
-                    material.expose(),
-                    using.purpose,
-                    algorithm,
-                    identity,
-                    binding,
-                    plaintext.expose(),
-                    &mut system_rng(),
-                ),
-                Place::Resident(object) => {
-                    let header = |nonce| Header {
-                        purpose: using.purpose,
-                        algorithm,
-                        key_id: row.key_id,
-                        version: number,
-                        freshness: Freshness::Nonce(nonce),
-                    };
-                    let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
-                    let copy = Secret::new(plaintext.expose().to_vec());
-                    self.count_encryption(open, row, number).await?;
-                    let sealed = open
-                        .hsm("seal", caller.deadline, move |session| {
-                            session.seal(object, algorithm, &aad, copy.expose())
-                        })
-                        .await?;
-                    envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag())
-                }
-            };
+            let sealing = (using.purpose, using.context);
+            let ciphertext = self.seal_under(open, caller, (&found, number), sealing, plaintext).await?;
             let record = named_in(self.record(using.action.event(), Outcome::Done, caller), using.recipient);
             if self.commit_use_with(open, &found, number, record).await? {
-                return Ok(Encrypted { key_id: row.key_id, version: number, ciphertext });
+                return Ok(Encrypted { key_id: found.key.row.key_id, version: number, ciphertext });
             }
         }
         Err(contention())
     }
 
-    /// The key and version that encrypt for a caller.
+    /// Encrypts under a version that was judged; commits nothing.
+    pub(super) async fn seal_under(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        (found, number): (&Found, KeyVersion),
+        (purpose, context): (Purpose, &EncryptionContext),
+        plaintext: &Secret,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let row = &found.key.row;
+        let algorithm = usage::aead(row)?;
+        let place = open.place(&self.bundle, row, found.key.version(number)?, caller.deadline).await?;
+        let binding = Binding { tenant: &row.tenant, context };
+        match place {
+            Place::Wrapped(material) => Ok(envelope::seal_wrapped(
+                material.expose(),
+                purpose,
+                algorithm,
+                (row.key_id, number),
+                binding,
+                plaintext.expose(),
+                &mut system_rng(),
+            )),
+            Place::Resident(object) => {
+                let header = |nonce| Header {
+                    purpose,
+                    algorithm,
+                    key_id: row.key_id,
+                    version: number,
+                    freshness: Freshness::Nonce(nonce),
+                };
+                let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
+                let copy = Secret::new(plaintext.expose().to_vec());
+                self.count_encryption(open, row, number).await?;
+                let sealed = open
+                    .hsm("seal", caller.deadline, move |session| {
+                        session.seal(object, algorithm, &aad, copy.expose())
+                    })
+                    .await?;
+                Ok(envelope::join(&header(*sealed.nonce()), sealed.ciphertext_and_tag()))
+            }
+        }
+    }
+
+    /// The key and version that encrypt for a caller, judged.
     pub(super) async fn key_to_encrypt(
         &self,
         open: &Open,
@@ -307,6 +319,7 @@ impl Node {
         }
     }
 
+    /// Decrypts under the current decision and commits the record; decides again when the catalogue changed.
     pub(super) async fn open_and_commit(
         &self,
         open: &Arc<Open>,
@@ -314,46 +327,63 @@ impl Node {
         request: &OpenRequest,
         using: &Use<'_>,
     ) -> Result<Decrypted, ServiceError> {
-        let len = request.ciphertext.len();
-        if len > CIPHERTEXT_LEN_MAX {
-            let message = format!("has {len} bytes; at most {CIPHERTEXT_LEN_MAX} are possible");
-            return Err(ServiceError::field("ciphertext", message));
-        }
-        let ciphertext = envelope::open(&request.ciphertext).map_err(invalid)?;
-        let header = ciphertext.header;
-        if header.purpose != using.purpose {
+        let ciphertext = parse(&request.ciphertext)?;
+        let version = ciphertext.header.version;
+        if ciphertext.header.purpose != using.purpose {
             return Err(invalid(CiphertextInvalid));
         }
         for _ in 0..DECISION_COUNT_MAX {
-            if let Some(expected) = &request.expected_key {
-                self.check_expected(open, caller, expected, &header).await?;
-            }
-            let found = self.key_to_decrypt(open, caller, &header).await?;
-            let version = found.key.version(header.version)?;
-            let row = &found.key.row;
-            let binding = Binding { tenant: &row.tenant, context: using.context };
-            let plaintext =
-                match (open.place(&self.bundle, row, version, caller.deadline).await?, header.freshness) {
-                    (Place::Wrapped(material), Freshness::Salt(_)) => {
-                        envelope::open_wrapped(material.expose(), &ciphertext, binding).map_err(invalid)?
-                    }
-                    (Place::Resident(object), Freshness::Nonce(nonce)) => {
-                        let aad = header.associated_data(binding.tenant, binding.context);
-                        let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec()).map_err(opening)?;
-                        open.hsm("open", caller.deadline, move |session| {
-                            session.open(object, header.algorithm, &aad, &sealed)
-                        })
-                        .await
-                        .map_err(opening)?
-                    }
-                    _ => return Err(invalid(CiphertextInvalid)),
-                };
+            let found = self.key_to_open(open, caller, request, &ciphertext.header).await?;
+            let plaintext = self.open_under(open, caller, &found, &ciphertext, using.context).await?;
             let record = named_in(self.record(using.action.event(), Outcome::Done, caller), using.recipient);
-            if self.commit_use_with(open, &found, header.version, record).await? {
-                return Ok(Decrypted { key_id: row.key_id, version: header.version, plaintext });
+            if self.commit_use_with(open, &found, version, record).await? {
+                return Ok(Decrypted { key_id: found.key.row.key_id, version, plaintext });
             }
         }
         Err(contention())
+    }
+
+    /// The key that decrypts a caller's ciphertext, judged; it is the expected one, where one is.
+    pub(super) async fn key_to_open(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        request: &OpenRequest,
+        header: &Header,
+    ) -> Result<Found, ServiceError> {
+        if let Some(expected) = &request.expected_key {
+            self.check_expected(open, caller, expected, header).await?;
+        }
+        self.key_to_decrypt(open, caller, header).await
+    }
+
+    /// Decrypts under the version that the header names and that was judged; commits nothing.
+    pub(super) async fn open_under(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        found: &Found,
+        ciphertext: &Ciphertext<'_>,
+        context: &EncryptionContext,
+    ) -> Result<Secret, ServiceError> {
+        let (row, header) = (&found.key.row, ciphertext.header);
+        let version = found.key.version(header.version)?;
+        let binding = Binding { tenant: &row.tenant, context };
+        match (open.place(&self.bundle, row, version, caller.deadline).await?, header.freshness) {
+            (Place::Wrapped(material), Freshness::Salt(_)) => {
+                envelope::open_wrapped(material.expose(), ciphertext, binding).map_err(invalid)
+            }
+            (Place::Resident(object), Freshness::Nonce(nonce)) => {
+                let aad = header.associated_data(binding.tenant, binding.context);
+                let sealed = Sealed::parse(&nonce, ciphertext.body.to_vec()).map_err(opening)?;
+                open.hsm("open", caller.deadline, move |session| {
+                    session.open(object, header.algorithm, &aad, &sealed)
+                })
+                .await
+                .map_err(opening)
+            }
+            _ => Err(invalid(CiphertextInvalid)),
+        }
     }
 
     async fn check_expected(
@@ -398,7 +428,17 @@ impl Node {
         record: Record,
     ) -> Result<bool, ServiceError> {
         let record = record.key(found.key.row.key_id, Some(version));
-        let entry = Entry { record, change: None, decided_under: Some(found.revision), idempotency: None };
+        self.commit_decided(open, record, found.revision).await
+    }
+
+    /// Commits a record that was decided under a revision of the catalogue. `false` when that is not the current one.
+    pub(super) async fn commit_decided(
+        &self,
+        open: &Open,
+        record: Record,
+        revision: CatalogueRevision,
+    ) -> Result<bool, ServiceError> {
+        let entry = Entry { record, change: None, decided_under: Some(revision), idempotency: None };
         match self.committer.commit(entry).await? {
             Commit::Done { .. } => Ok(true),
             Commit::Stale(revision) => {
@@ -408,6 +448,16 @@ impl Node {
             Commit::Refused(_) => unreachable!("an entry without a change is not refused"),
         }
     }
+}
+
+/// The ciphertext of a request, taken apart.
+pub(super) fn parse(bytes: &[u8]) -> Result<Ciphertext<'_>, ServiceError> {
+    let len = bytes.len();
+    if len > CIPHERTEXT_LEN_MAX {
+        let message = format!("has {len} bytes; at most {CIPHERTEXT_LEN_MAX} are possible");
+        return Err(ServiceError::field("ciphertext", message));
+    }
+    envelope::open(bytes).map_err(invalid)
 }
 
 pub(super) fn invalid(error: CiphertextInvalid) -> ServiceError {

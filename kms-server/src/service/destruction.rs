@@ -3,6 +3,7 @@
 use super::audit::corrupt;
 use super::keys::{Changed, Draft, transition};
 use super::open::{KeyEntry, Open};
+use super::reencrypt::decrypted_by;
 use super::{Caller, Node, ServiceError};
 use crate::random::now;
 use crate::store::{DestructionRequest, Entry, KeyRow, Material, VersionRow};
@@ -255,6 +256,8 @@ impl Node {
             .detail("name", key.row.name.as_str());
         self.committer.commit(Entry::record(record)).await?;
         let mut versions: BTreeMap<KeyVersion, VersionUse> = BTreeMap::new();
+        // As a record's key, and as a detail of a re-encryption's.
+        let key_text = key_id.to_string();
         let mut next = 0;
         loop {
             let segments = self.database.segments_from(next, SEGMENTS_PER_READ).await?;
@@ -269,15 +272,20 @@ impl Node {
                 next = stored.first_index + stored.count;
                 // Most records are about other keys: these need not be taken apart.
                 for leaf in open_leaves(&stored.segment.leaves).map_err(|_| corrupt())? {
-                    if !contains(&leaf.body, &key_id.0) {
+                    if !contains(&leaf.body, &key_id.0) && !contains(&leaf.body, key_text.as_bytes()) {
                         continue;
                     }
                     let record: Record = codec::open(&leaf.body).map_err(|_| corrupt())?;
-                    let (Some(version), "done") = (record.key_version, record.outcome.as_str()) else {
+                    if record.outcome != "done" {
                         continue;
-                    };
-                    if record.key_id == Some(key_id) {
+                    }
+                    if let (Some(version), true) = (record.key_version, record.key_id == Some(key_id)) {
                         count(versions.entry(version).or_default(), &record, leaf.time);
+                    }
+                    if let Some((_, version)) = decrypted_by(&record).filter(|(from, _)| *from == key_id) {
+                        let usage = versions.entry(version).or_default();
+                        usage.decryptions += 1;
+                        usage.last = Some((leaf.time, record.actor.clone()));
                     }
                 }
             }
@@ -291,7 +299,7 @@ fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
     let Some(action) = Action::ALL.into_iter().find(|action| action.event() == record.event) else { return };
     let counter = match action {
         Action::GenerateDataKey | Action::GenerateDataKeyPair => &mut usage.data_keys,
-        Action::Encrypt | Action::AsymmetricEncrypt => &mut usage.encryptions,
+        Action::Encrypt | Action::AsymmetricEncrypt | Action::ReEncrypt => &mut usage.encryptions,
         Action::Decrypt | Action::DecryptDataKey | Action::DecryptDataKeyPair | Action::AsymmetricDecrypt => {
             &mut usage.decryptions
         }
@@ -305,7 +313,7 @@ fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
     usage.last = Some((time, record.actor.clone()));
 }
 
-fn contains(bytes: &[u8], wanted: &[u8; 16]) -> bool {
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 

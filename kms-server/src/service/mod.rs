@@ -17,6 +17,7 @@ mod life;
 mod mac;
 mod open;
 mod recipient;
+mod reencrypt;
 mod seal;
 mod sign;
 mod strangers;
@@ -34,6 +35,7 @@ pub use keys::{CreateKey, KeyFilter, KeyPage};
 pub use mac::GeneratedMac;
 pub use open::{KeyEntry, Open, object_kind};
 pub use recipient::Delivery;
+pub use reencrypt::{ReEncryptRequest, ReEncrypted};
 pub use seal::{SealCause, UnsealError};
 pub use sign::{SignRequest, Signed};
 pub use usage::spec_names;
@@ -227,7 +229,10 @@ impl Node {
     }
 
     /// The unsealed state, or the refusal that says what is missing.
-    fn require_open(&self) -> Result<Arc<Open>, ServiceError> {
+    ///
+    /// # Errors
+    /// `SEALED`.
+    pub fn require_open(&self) -> Result<Arc<Open>, ServiceError> {
         self.opened().ok_or_else(|| self.sealed_error())
     }
 

@@ -156,6 +156,26 @@ impl Crypto for EchoServer {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 
+    async fn re_encrypt(
+        &self,
+        _: Request<v1::ReEncryptRequest>,
+    ) -> Result<Response<v1::ReEncryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn batch(&self, _: Request<v1::BatchRequest>) -> Result<Response<v1::BatchResponse>, Status> {
+        Err(Status::unimplemented("the comparison servers answer single calls only"))
+    }
+
+    type StreamStream = tokio_stream::Empty<Result<v1::StreamResult, Status>>;
+
+    async fn stream(
+        &self,
+        _: Request<tonic::Streaming<v1::StreamItem>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        Err(Status::unimplemented("the comparison servers answer single calls only"))
+    }
+
     async fn generate_mac(
         &self,
         _: Request<v1::GenerateMacRequest>,
@@ -266,25 +286,76 @@ async fn channels(address: &str, state: &Path) -> anyhow::Result<Vec<Channel>> {
     Ok(channels)
 }
 
-/// Calls that ended within the measured part of one round.
-async fn round(channels: &[Channel]) -> anyhow::Result<u64> {
+/// How the real service is asked for data keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// One call each.
+    Single,
+    /// A hundred in one batch.
+    Batch,
+    /// Over streams.
+    Stream,
+}
+
+fn data_key_request() -> GenerateDataKeyRequest {
+    GenerateDataKeyRequest {
+        key: KEY.into(),
+        context: vec![ContextPair { key: "file".into(), value: "bench".into() }],
+        ..GenerateDataKeyRequest::default()
+    }
+}
+
+fn item() -> v1::BatchItem {
+    v1::BatchItem { item: Some(v1::batch_item::Item::GenerateDataKey(data_key_request())) }
+}
+
+fn check(result: Option<v1::BatchResult>) -> anyhow::Result<()> {
+    match result.and_then(|result| result.result) {
+        Some(v1::batch_result::Result::GenerateDataKey(made)) if made.plaintext.len() == 32 => Ok(()),
+        other => anyhow::bail!("an item without a key: {other:?}"),
+    }
+}
+
+/// Data keys that were made within the measured part of one round, a second: by so many callers, in one way.
+async fn round_of(way: Way, channels: &[Channel], callers: usize) -> anyhow::Result<u64> {
     let (count, is_over, is_warm) =
         (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let mut tasks = tokio::task::JoinSet::new();
-    for place in 0..IN_FLIGHT {
+    for place in 0..callers {
         let mut client = CryptoClient::new(channels[place % channels.len()].clone());
         let (count, is_over, is_warm) = (count.clone(), is_over.clone(), is_warm.clone());
+        let counted = move |number: usize| {
+            if is_warm.load(Ordering::Relaxed) {
+                count.fetch_add(number as u64, Ordering::Relaxed);
+            }
+        };
         tasks.spawn(async move {
-            while !is_over.load(Ordering::Relaxed) {
-                let request = GenerateDataKeyRequest {
-                    key: KEY.into(),
-                    context: vec![ContextPair { key: "file".into(), value: "bench".into() }],
-                    ..GenerateDataKeyRequest::default()
-                };
-                let answer = client.generate_data_key(request).await?.into_inner();
-                anyhow::ensure!(answer.plaintext.len() == 32, "an answer without a key");
-                if is_warm.load(Ordering::Relaxed) {
-                    count.fetch_add(1, Ordering::Relaxed);
+            let stops = is_over.clone();
+            match way {
+                Way::Single => {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let answer = client.generate_data_key(data_key_request()).await?.into_inner();
+                        anyhow::ensure!(answer.plaintext.len() == 32, "an answer without a key");
+                        counted(1);
+                    }
+                }
+                Way::Batch => {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let items = (0..100).map(|_| item()).collect();
+                        let results = client.batch(v1::BatchRequest { items }).await?.into_inner().results;
+                        counted(results.len());
+                        results.into_iter().try_for_each(|result| check(Some(result)))?;
+                    }
+                }
+                Way::Stream => {
+                    let items = std::iter::from_fn(move || {
+                        (!stops.load(Ordering::Relaxed)).then(|| v1::StreamItem { id: 0, item: Some(item()) })
+                    });
+                    let mut results = client.stream(tokio_stream::iter(items)).await?.into_inner();
+                    while let Some(result) = results.message().await? {
+                        check(result.result)?;
+                        counted(1);
+                    }
                 }
             }
             Ok(())
@@ -294,13 +365,38 @@ async fn round(channels: &[Channel]) -> anyhow::Result<u64> {
     is_warm.store(true, Ordering::Relaxed);
     let start = Instant::now();
     tokio::time::sleep(ROUND).await;
-    let calls = count.load(Ordering::Relaxed);
+    let made = count.load(Ordering::Relaxed);
     let elapsed = start.elapsed();
     is_over.store(true, Ordering::Relaxed);
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    Ok((calls as f64 / elapsed.as_secs_f64()) as u64)
+    Ok((made as f64 / elapsed.as_secs_f64()) as u64)
+}
+
+/// Batches and streams against single calls, by one caller and by many.
+async fn measure_many(channels: &[Channel]) -> anyhow::Result<()> {
+    let rows = [
+        ("single calls of one caller", Way::Single, 1),
+        ("batches of one caller", Way::Batch, 1),
+        ("stream of one caller", Way::Stream, 1),
+        ("single calls of many callers", Way::Single, IN_FLIGHT),
+        ("batches of many callers", Way::Batch, CHANNELS),
+        ("streams of many callers", Way::Stream, CHANNELS),
+    ];
+    let mut rates = vec![Vec::new(); rows.len()];
+    for _ in 0..ROUNDS {
+        for ((_, way, callers), rates) in rows.iter().zip(&mut rates) {
+            rates.push(round_of(*way, channels, *callers).await?);
+        }
+    }
+    for (place, (name, _, _)) in rows.iter().enumerate() {
+        let single = median(&rates[place / 3 * 3]).max(1);
+        let ratio = median(&rates[place]) as f64 / single as f64;
+        println!("{name:30} {ratio:.2} of the single calls");
+        println!("DEEP-RESULT {{\"measured\": \"{name}\", \"of_single\": {ratio:.3}, \"rounds\": {ROUNDS}}}");
+    }
+    Ok(())
 }
 
 fn median(values: &[u64]) -> u64 {
@@ -324,7 +420,7 @@ async fn measure() -> anyhow::Result<()> {
     servers.push(("GenerateDataKey", channels(&deployment.address(), &state).await?, Vec::new()));
     for _ in 0..ROUNDS {
         for (_, channels, rates) in &mut servers {
-            rates.push(round(channels).await?);
+            rates.push(round_of(Way::Single, channels, IN_FLIGHT).await?);
         }
     }
     let echo = median(&servers[0].2).max(1);
@@ -336,6 +432,7 @@ async fn measure() -> anyhow::Result<()> {
         );
     }
     println!("the echo answered {echo} calls a second here; the ratios are what counts");
+    measure_many(&servers[3].1).await?;
     let waited = unseal_to_first_answer(&deployment, &servers[3].1[0]).await?;
     println!("from the second valid share to the first answer: {waited} ms");
     println!("DEEP-RESULT {{\"measured\": \"second share to first answer\", \"milliseconds\": {waited}}}");

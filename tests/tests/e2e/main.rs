@@ -8,6 +8,7 @@ mod key_specs;
 mod limits;
 mod listeners;
 mod program;
+mod reencryption;
 mod refusals;
 mod rollback;
 mod rotations;
@@ -17,6 +18,7 @@ mod start_refusals;
 mod state_copy;
 mod story;
 mod strangers;
+mod streams;
 mod two_nodes;
 mod window;
 

@@ -72,7 +72,9 @@ async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed(
     let mut app = Rpc::connect(&deployment, "app").await;
     let mut admin_there = second.connect(&deployment, "admin").await;
     let mut app_there = second.connect(&deployment, "app").await;
-    deployment.kms("admin", &["key", "create", "shared", "--spec", "sm4"]).done();
+    for name in ["shared", "other"] {
+        deployment.kms("admin", &["key", "create", name, "--spec", "sm4"]).done();
+    }
 
     deployment.kms("admin", &["key", "create", "shared-2", "--spec", "sm4"]).done();
     deployment.kms("admin", &["alias", "create", "shared-name", "shared"]).done();
@@ -109,6 +111,22 @@ async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed(
         let decrypt = v1::DecryptRequest { ciphertext: made.ciphertext, ..Default::default() };
         let opened = app_there.crypto.decrypt(decrypt).await.expect("the new version is known there");
         assert_eq!(opened.into_inner().plaintext, b"text");
+        // Neither key of a re-encryption may be remembered from before.
+        let made = app_there.crypto.encrypt(encrypt()).await.expect("encrypts").into_inner();
+        let again = |new_key: &str| v1::ReEncryptRequest {
+            ciphertext: made.ciphertext.clone(),
+            new_key: new_key.into(),
+            ..Default::default()
+        };
+        for (new_key, suspended) in [("other", "other"), ("other", "shared")] {
+            app_there.crypto.re_encrypt(again(new_key)).await.expect("both keys are active");
+            let suspend = v1::SuspendKeyRequest { key: suspended.into() };
+            admin.keys.suspend_key(suspend).await.expect("suspends");
+            app_there.crypto.re_encrypt(again(new_key)).await.expect_err("one of them is suspended");
+            let resume = v1::ResumeKeyRequest { key: suspended.into() };
+            admin.keys.resume_key(resume).await.expect("resumes");
+            app_there.crypto.re_encrypt(again(new_key)).await.expect("both are active again");
+        }
         let described = v1::DescribeKeyRequest { key: key() };
         let described = app_there.keys.describe_key(described).await.expect("describes").into_inner();
         assert_eq!(described.current_version, rotated.current_version);

@@ -79,6 +79,8 @@ pub enum Command {
     /// Encrypt a few bytes to a key pair, and decrypt them
     #[command(subcommand)]
     Asymmetric(AsymmetricCommand),
+    /// Encrypt a ciphertext of the service again, under another key, version or context
+    Reencrypt(ReencryptArguments),
     /// Make and verify MACs of small files
     #[command(subcommand)]
     Mac(MacCommand),
@@ -474,6 +476,31 @@ pub struct DecryptArguments {
     #[arg(value_name = "IN")]
     pub source: PathBuf,
     /// File to write; - for the standard output, which must be discarded when the command fails
+    #[arg(value_name = "OUT")]
+    pub destination: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ReencryptArguments {
+    /// The new key: name or id, with @VERSION for another than the current version; by default the ciphertext's own key
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// A pair of the context that the ciphertext was made with; repeat for more
+    #[arg(long = "context", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub pairs: Vec<(String, String)>,
+    /// A pair of the new context; repeat for more. By default the context stays
+    #[arg(long = "new-context", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub new_pairs: Vec<(String, String)>,
+    /// The new ciphertext has no context
+    #[arg(long, conflicts_with = "new_pairs")]
+    pub without_new_context: bool,
+    /// Refuse when another key had encrypted it
+    #[arg(long, value_name = "KEY")]
+    pub expected_key: Option<String>,
+    /// Encrypted data key, or other ciphertext of the service; - for the standard input
+    #[arg(value_name = "IN")]
+    pub source: PathBuf,
+    /// File to write; - for the standard output
     #[arg(value_name = "OUT")]
     pub destination: PathBuf,
 }

@@ -67,7 +67,7 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
         } => {
             let (context, expected) = (context(pairs.pairs)?, expected_key(expected.as_deref())?);
             let to = recipient::read(&recipient, "kms data-key decrypt --help")?;
-            let ciphertext = read_ciphertext(&input)?;
+            let ciphertext = read_ciphertext(&input, "kms data-key decrypt --help")?;
             let recipient_file = new_file(recipient.out_recipient.as_deref(), Readers::Umask)?;
             let plaintext_file = new_file(out_plaintext.as_deref(), Readers::Owner)?;
             let client = session.connect().await?;
@@ -121,10 +121,10 @@ fn keep_or_show(
     }
 }
 
-pub fn read_ciphertext(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |error: io::Error| {
-        Failure::new(format!("{} cannot be read: {error}", path.display()), "kms data-key decrypt --help")
-    };
+/// All of a file, or as much of it that the service names a length that is too long.
+pub fn read_ciphertext(path: &Path, next: &str) -> Result<Vec<u8>, Failure> {
+    let unreadable =
+        |error: io::Error| Failure::new(format!("{} cannot be read: {error}", path.display()), next);
     let mut bytes = Vec::new();
     if path == Path::new("-") {
         io::stdin().lock().take(CIPHERTEXT_LEN_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;

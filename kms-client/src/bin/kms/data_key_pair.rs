@@ -89,7 +89,7 @@ pub async fn run(session: &Session, command: DataKeyPairCommand) -> Result<(), F
         DataKeyPairCommand::Decrypt { input, context: pairs, expected_key: expected, recipient: to, out } => {
             let (context, expected) = (context(pairs.pairs)?, expected_key(expected.as_deref())?);
             let named = recipient::read(&to, "kms data-key-pair decrypt --help")?;
-            let ciphertext = read_ciphertext(&input)?;
+            let ciphertext = read_ciphertext(&input, "kms data-key-pair decrypt --help")?;
             let places = Places::open(&out, &to)?;
             let client = session.connect().await?;
             let opened = client

@@ -15,6 +15,7 @@ mod manual;
 mod output;
 mod pending;
 mod recipient;
+mod reencrypt;
 mod sign;
 mod status;
 
@@ -111,6 +112,7 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Encrypt(arguments) => file::encrypt(session, arguments).await?,
         Command::Decrypt(arguments) => file::decrypt(session, arguments).await?,
         Command::Asymmetric(command) => asymmetric::run(session, command).await?,
+        Command::Reencrypt(arguments) => reencrypt::run(session, arguments).await?,
         Command::Mac(command) => mac::run(session, command).await?,
         Command::Sign(arguments) => sign::sign(session, arguments).await?,
         Command::Verify(arguments) => sign::verify(session, arguments).await?,

@@ -559,6 +559,74 @@ impl Crypto for Fake {
         Ok(Response::new(v1::AsymmetricDecryptResponse { key_id: KEY_ID.into(), key_version: 2, plaintext }))
     }
 
+    async fn re_encrypt(&self, request: Request<v1::ReEncryptRequest>) -> Answer<v1::ReEncryptResponse> {
+        self.admit("re_encrypt").await?;
+        let request = request.into_inner();
+        let text = |pairs: &[v1::ContextPair]| {
+            pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect::<Vec<_>>().join(",")
+        };
+        // What was asked, readable.
+        let ciphertext = format!(
+            "{}|{}|{}|{}|{}",
+            String::from_utf8_lossy(&request.ciphertext),
+            text(&request.context),
+            request.expected_key,
+            request.new_key,
+            text(&request.new_context)
+        );
+        Ok(Response::new(v1::ReEncryptResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            ciphertext: ciphertext.into_bytes(),
+            old_key_id: KEY_ID.into(),
+            old_key_version: 1,
+        }))
+    }
+
+    async fn batch(&self, request: Request<v1::BatchRequest>) -> Answer<v1::BatchResponse> {
+        self.admit("batch").await?;
+        let mut results = Vec::new();
+        for item in request.into_inner().items {
+            results.push(self.result(item).await);
+        }
+        Ok(Response::new(v1::BatchResponse { results }))
+    }
+
+    type StreamStream = Frames<v1::StreamResult>;
+
+    /// Pairs of results change places: the client must not count on an order.
+    async fn stream(&self, request: Request<tonic::Streaming<v1::StreamItem>>) -> Answer<Self::StreamStream> {
+        self.admit("stream").await?;
+        let (fake, mut items) = (self.clone(), request.into_inner());
+        let (results, received) = tokio::sync::mpsc::channel(1);
+        let break_after = self.script.lock().expect("no test panics with the script").breaks_records_after;
+        tokio::spawn(async move {
+            let mut held = None;
+            let mut count = 0;
+            while let Ok(Some(item)) = items.message().await {
+                if Some(count) == break_after {
+                    let refused = refusal(Code::Unavailable, Reason::Sealed, "this node ends");
+                    let _ = results.send(Err(refused)).await;
+                    return;
+                }
+                count += 1;
+                let result = fake.result(item.item.unwrap_or_default()).await;
+                let result = Ok(v1::StreamResult { id: item.id, result: Some(result) });
+                match held.take() {
+                    None => held = Some(result),
+                    Some(first) => {
+                        let _ = results.send(result).await;
+                        let _ = results.send(first).await;
+                    }
+                }
+            }
+            if let Some(last) = held {
+                let _ = results.send(last).await;
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(received))))
+    }
+
     async fn generate_mac(
         &self,
         request: Request<v1::GenerateMacRequest>,
@@ -629,6 +697,37 @@ impl Crypto for Fake {
         let mut random = vec![0; request.into_inner().byte_count as usize];
         getrandom::fill(&mut random).expect("random bytes");
         Ok(Response::new(v1::GenerateRandomResponse { random }))
+    }
+}
+
+impl Fake {
+    /// Some of the calls that a batch can hold; the others are refused.
+    async fn result(&self, item: v1::BatchItem) -> v1::BatchResult {
+        use v1::{batch_item::Item, batch_result::Result as Done};
+        let made = match item.item {
+            Some(Item::GenerateDataKey(message)) => self
+                .generate_data_key(Request::new(message))
+                .await
+                .map(|made| Done::GenerateDataKey(made.into_inner())),
+            Some(Item::Encrypt(message)) => {
+                self.encrypt(Request::new(message)).await.map(|made| Done::Encrypt(made.into_inner()))
+            }
+            Some(Item::VerifyMac(message)) => {
+                self.verify_mac(Request::new(message)).await.map(|made| Done::VerifyMac(made.into_inner()))
+            }
+            _ => Err(refusal(Code::FailedPrecondition, Reason::KeyStateForbids, "not here")),
+        };
+        let result = made.unwrap_or_else(|status| {
+            Done::Error(v1::BatchError {
+                code: status.code().into(),
+                reason: status.get_details_error_info().map(|info| info.reason).unwrap_or_default(),
+                message: status.message().into(),
+                field: "key".into(),
+                retry_delay: Some(prost_types::Duration { seconds: 2, nanos: 0 }),
+                request_id: "id/1".into(),
+            })
+        });
+        v1::BatchResult { result: Some(result) }
     }
 }
 

@@ -3,12 +3,14 @@
 
 mod asymmetric;
 mod attributes;
+mod batches;
 mod crypto;
 mod data_key_pairs;
 mod keys;
 mod life;
 mod macs;
 mod recipients;
+mod reencryption;
 mod requests;
 mod roles;
 mod signatures;

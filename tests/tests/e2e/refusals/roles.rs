@@ -142,6 +142,11 @@ async fn call(rpc: &mut Rpc, action: &str, name: &str) -> Result<(), Refused> {
             let request = v1::AsymmetricDecryptRequest { key: key(), ciphertext: vec![1] };
             done(rpc.crypto.asymmetric_decrypt(request).await.map(drop))
         }
+        "data.reencrypt" => {
+            let request = v1::ReEncryptRequest { ciphertext: vec![1; 80], ..Default::default() };
+            done(rpc.crypto.re_encrypt(request).await.map(drop))
+        }
+        "crypto.batch" => batch_and_stream(rpc).await,
         "mac.generate" => {
             let request = v1::GenerateMacRequest { key: key(), message: vec![1] };
             done(rpc.crypto.generate_mac(request).await.map(drop))
@@ -173,10 +178,39 @@ async fn show_list_and_export(rpc: &mut Rpc) -> Result<(), Refused> {
     shown
 }
 
+/// Two ways of beginning one thing. The item is not refused with the whole.
+async fn batch_and_stream(rpc: &mut Rpc) -> Result<(), Refused> {
+    let message = v1::EncryptRequest { key: NOBODYS.into(), ..Default::default() };
+    let item = v1::BatchItem { item: Some(v1::batch_item::Item::Encrypt(message)) };
+    let streamed = v1::StreamItem { id: 7, item: Some(item.clone()) };
+    let stream = rpc.crypto.stream(tokio_stream::once(streamed)).await.map(tonic::Response::into_inner);
+    let batch = rpc.crypto.batch(v1::BatchRequest { items: vec![item] }).await;
+    match (stream, batch) {
+        (Ok(mut stream), Ok(batch)) => {
+            let streamed = stream.message().await?.expect("the item has a result");
+            let reason = |result: Option<v1::BatchResult>| match result.and_then(|one| one.result) {
+                Some(v1::batch_result::Result::Error(error)) => error.reason,
+                other => panic!("{other:?}"),
+            };
+            let reasons = [reason(streamed.result), reason(batch.into_inner().results.pop())];
+            assert_eq!(reasons, ["KEY_NOT_FOUND", "KEY_NOT_FOUND"]);
+            Ok(())
+        }
+        (Err(stream), Err(batch)) => {
+            let (stream, batch) = (Refused::from(stream), Refused::from(batch));
+            assert_eq!((&stream.reason, stream.code), (&batch.reason, batch.code));
+            Err(batch)
+        }
+        (stream, batch) => {
+            panic!("one is refused and the other is not: {:?} {:?}", stream.err(), batch.err())
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_role_may_do_what_the_document_says_and_nothing_else() {
     let table = table();
-    assert!(table.len() >= 36, "the table of docs/authority.md was not read");
+    assert!(table.len() >= 41, "the table of docs/authority.md was not read");
     let mut denied = Vec::new();
     for (column, name) in COLUMNS.into_iter().enumerate() {
         let mut rpc = Rpc::connect(deployment(), name).await;
