@@ -95,7 +95,6 @@ impl BatchResults {
     /// # Errors
     /// The stream broke, or no result came within the deadline although items wait for one. It is over then. The inner
     /// result is the item's.
-    #[expect(clippy::type_complexity, reason = "the inner result is the item's, the outer one the stream's")]
     pub async fn next(&mut self) -> Option<Result<(u64, Result<BatchAnswer, ClientError>), ClientError>> {
         match self.message().await {
             Ok(Some(result)) => {
