@@ -1,6 +1,6 @@
 //! Encryption to named key pairs, and decryption. Every answer leaves after its record is durable.
 
-use super::crypto::check_state;
+use super::crypto::{check_state, invalid};
 use super::error::opening;
 use super::open::{DECISION_COUNT_MAX, Found, Open, Place, contention};
 use super::sign::public_key;
@@ -72,7 +72,7 @@ impl Node {
         for _ in 0..DECISION_COUNT_MAX {
             let (found, number, pair) = self.pair_that_decrypts(&open, caller, key, &wanted).await?;
             // What can be seen to be wrong costs no HSM call, and opens no sealed key.
-            pair.0.check_ciphertext(&pair.1, ciphertext).map_err(|_| invalid())?;
+            pair.0.check_ciphertext(&pair.1, ciphertext).map_err(|_| invalid(CiphertextInvalid))?;
             let plaintext = self.opened_by(&open, caller, (&found, number), pair, ciphertext).await?;
             if self.commit_use(&open, caller, &found, number, wanted.action).await? {
                 return Ok(Decrypted { key_id: found.key.row.key_id, version: number, plaintext });
@@ -123,7 +123,7 @@ impl Node {
                 })
                 .await;
                 opened.map_err(|error| match error {
-                    PairError::CiphertextInvalid => invalid(),
+                    PairError::CiphertextInvalid => invalid(CiphertextInvalid),
                     error => {
                         let (key, version) = (found.key.row.key_id, number);
                         tracing::error!(%key, %version, %error, "a wrapped key pair does not decrypt");
@@ -134,8 +134,4 @@ impl Node {
             }
         }
     }
-}
-
-fn invalid() -> ServiceError {
-    ServiceError::new(Reason::CiphertextInvalid, CiphertextInvalid.to_string())
 }

@@ -258,8 +258,8 @@ impl Node {
                     freshness: Freshness::Nonce(nonce),
                 };
                 let aad = header([0; NONCE_LEN]).associated_data(binding.tenant, binding.context);
-                let copy = Secret::new(plaintext.expose().to_vec());
                 self.count_encryption(open, row, number).await?;
+                let copy = Secret::new(plaintext.expose().to_vec());
                 let sealed = open
                     .hsm("seal", caller.deadline, move |session| {
                         session.seal(object, algorithm, &aad, copy.expose())
@@ -351,10 +351,14 @@ impl Node {
         request: &OpenRequest,
         header: &Header,
     ) -> Result<Found, ServiceError> {
-        if let Some(expected) = &request.expected_key {
-            self.check_expected(open, caller, expected, header).await?;
-        }
-        self.key_to_decrypt(open, caller, header).await
+        let expected = match &request.expected_key {
+            Some(expected) => Some(self.check_expected(open, caller, expected, header).await?),
+            None => None,
+        };
+        let found = self.key_to_decrypt(open, caller, header).await?;
+        // What relies on both holds for the older catalogue; a commit finds that it is not the current one.
+        let revision = expected.map_or(found.revision, |older| older.min(found.revision));
+        Ok(Found { revision, ..found })
     }
 
     /// Decrypts under the version that the header names and that was judged; commits nothing.
@@ -392,7 +396,7 @@ impl Node {
         caller: &Caller,
         expected: &KeyRef,
         header: &Header,
-    ) -> Result<(), ServiceError> {
+    ) -> Result<CatalogueRevision, ServiceError> {
         // An alias may name another key since it was looked at.
         let judged = open.judge(&self.database, &caller.principal.tenant, &expected.key, |entry| {
             let is_key = entry.row.key_id == header.key_id;
@@ -403,7 +407,7 @@ impl Node {
             let error = ServiceError::new(Reason::KeyMismatch, message);
             Err(ServiceError { field: Some("expected_key"), ..error })
         });
-        judged.await.map(drop)
+        judged.await.map(|(found, ())| found.revision)
     }
 
     /// Commits the record of one use. `false` when the catalogue changed: decide again.
