@@ -129,8 +129,7 @@ impl Keys for Gate {
             };
             let mut bytes = 0;
             for key in &page.keys {
-                // Without versions and aliases, of which a key can have many.
-                let key = v1::Key { versions: vec![], aliases: vec![], ..convert::proto_key(key) };
+                let key = convert::proto_key(key);
                 bytes += key.encoded_len();
                 if bytes > PAGE_BYTES_MAX {
                     response.next_page_token =

@@ -61,7 +61,7 @@ impl KeyFilter {
 /// A page of keys.
 #[derive(Debug)]
 pub struct KeyPage {
-    /// In order of their names.
+    /// In order of their names, without versions and aliases.
     pub keys: Vec<KeyEntry>,
     /// The name to go on after; `None` on the last page.
     pub next_after: Option<String>,
@@ -368,8 +368,13 @@ impl Node {
         let tenant = &caller.principal.tenant;
         for _ in 0..DECISION_COUNT_MAX {
             let found = open.find(&self.database, tenant, key).await?;
-            let key_id = found.key.row.key_id;
-            let counts = self.database.encryption_counts(tenant, key_id, &open.row_mac).await?;
+            let row = &found.key.row;
+            let counts = match row.protection {
+                Protection::HsmResident => {
+                    self.database.encryption_counts(tenant, row.key_id, &open.row_mac).await?
+                }
+                Protection::HsmWrapped => BTreeMap::new(),
+            };
             let record = self
                 .record(Action::DescribeKey.event(), Outcome::Done, caller)
                 .key(found.key.row.key_id, None);
@@ -401,15 +406,17 @@ impl Node {
         let has_more = found.len() > count_max as usize;
         found.truncate(count_max as usize);
         let next_after = match found.last() {
-            Some(last) if has_more => Some(last.key.name.as_str().to_owned()),
+            Some(last) if has_more => Some(last.name.as_str().to_owned()),
             _ => None,
         };
-        found.retain(|found| filter.takes(&found.key));
+        found.retain(|row| filter.takes(row));
         let record = self
             .record(Action::ListKeys.event(), Outcome::Done, caller)
             .detail("count", found.len().to_string());
         self.committer.commit(Entry::record(record)).await?;
-        Ok(KeyPage { keys: found.into_iter().map(KeyEntry::from).collect(), next_after })
+        // Without versions and aliases, of which a key can have many.
+        let entry = |row| KeyEntry { row, versions: vec![], aliases: vec![] };
+        Ok(KeyPage { keys: found.into_iter().map(entry).collect(), next_after })
     }
 
     /// Makes a new version; the one before decrypts only.

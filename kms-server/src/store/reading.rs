@@ -206,7 +206,7 @@ impl Database {
         rows.iter().map(|row| alias_from(row, mac)).collect()
     }
 
-    /// A page of a tenant's keys in order of their names, after a name.
+    /// A page of a tenant's keys in order of their names, after a name, without their versions.
     ///
     /// # Errors
     /// As [`Database::find_key`].
@@ -216,7 +216,7 @@ impl Database {
         after: &str,
         count_max: u32,
         mac: &RowMac,
-    ) -> Result<Vec<KeyWithVersions>, DatabaseError> {
+    ) -> Result<Vec<KeyRow>, DatabaseError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
             key_columns!(),
@@ -227,11 +227,7 @@ impl Database {
         .bind(i64::from(count_max))
         .fetch_all(&self.pool)
         .await?;
-        let mut keys = Vec::with_capacity(rows.len());
-        for row in &rows {
-            keys.push(self.with_versions(key_from(row, mac)?, mac).await?);
-        }
-        Ok(keys)
+        rows.iter().map(|row| key_from(row, mac)).collect()
     }
 
     /// Keys with a version that was being created when something stopped.

@@ -58,8 +58,10 @@ pub async fn edited(place: Place) {
                 matches!(&found, Err(DatabaseError::RowMac(error)) if error.key_id == key.key_id);
             assert!(is_refused, "{table}.{column}: {found:?}");
         }
-        let listed = database.list_keys(&key.tenant, "", 10, &place.mac).await;
-        assert!(matches!(listed, Err(DatabaseError::RowMac(_))), "{table}.{column}: {listed:?}");
+        if table == "keys" {
+            let listed = database.list_keys(&key.tenant, "", 10, &place.mac).await;
+            assert!(matches!(listed, Err(DatabaseError::RowMac(_))), "{table}.{column}: {listed:?}");
+        }
         place.tamper(&format!("DELETE FROM {table}")).await;
         place.tamper(&format!("INSERT INTO {table} SELECT * FROM saved")).await;
         place.tamper("DROP TABLE saved").await;
@@ -256,8 +258,8 @@ pub async fn listed(place: Place) {
     loop {
         let page = database.list_keys(&tenant, &after, 2, &place.mac).await.expect("they can be read");
         let Some(last) = page.last() else { break };
-        after = last.key.name.as_str().to_owned();
-        found.extend(page.iter().map(|key| key.key.name.as_str().to_owned()));
+        after = last.name.as_str().to_owned();
+        found.extend(page.iter().map(|key| key.name.as_str().to_owned()));
     }
     assert_eq!(found, names);
     let unfinished = database.unfinished_keys(&place.mac).await.expect("they can be read");
