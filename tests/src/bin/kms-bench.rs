@@ -25,6 +25,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
@@ -240,10 +241,10 @@ async fn serve(stage: Stage, state: PathBuf, folder: PathBuf) -> anyhow::Result<
         .client_ca_root(Certificate::from_pem(certificates(&state, "ca", "pem")));
     Server::builder()
         .tls_config(tls)?
-        .tcp_nodelay(true)
         .max_concurrent_streams(256)
         .add_service(CryptoServer::new(server))
-        .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
+        // As the service's connections are.
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }
