@@ -1,19 +1,11 @@
 //! Key pairs that decrypt, resident and wrapped: OpenSSL encrypts to them, and what is no ciphertext is refused.
 
-use super::{Expected, admin, app, make_key};
+use super::{Expected, PAIRS, PROTECTIONS, admin, app, make_key};
 use kms_core::pair::{EncryptionAlgorithm, PairAlgorithm};
 use kms_proto::v1;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-
-const PAIRS: [(v1::KeySpec, PairAlgorithm); 4] = [
-    (v1::KeySpec::Rsa2048, PairAlgorithm::Rsa2048),
-    (v1::KeySpec::Rsa3072, PairAlgorithm::Rsa3072),
-    (v1::KeySpec::Rsa4096, PairAlgorithm::Rsa4096),
-    (v1::KeySpec::Sm2, PairAlgorithm::Sm2),
-];
-const PROTECTIONS: [v1::Protection; 2] = [v1::Protection::HsmResident, v1::Protection::HsmWrapped];
 
 fn create(name: &str, spec: v1::KeySpec, protection: v1::Protection) -> v1::CreateKeyRequest {
     v1::CreateKeyRequest {
@@ -63,6 +55,7 @@ async fn what_openssl_encrypts_to_a_pair_is_decrypted_and_what_is_changed_is_ref
     for ((spec, pair), protection) in
         PAIRS.into_iter().flat_map(|pair| PROTECTIONS.map(|place| (pair, place)))
     {
+        let Some(algorithm) = EncryptionAlgorithm::of(pair) else { continue };
         let name = &format!("decrypt-{pair}-{}", protection as i32);
         let (mut rpc, mut expected) = (app().await, Expected::default());
         let made = admin().await.keys.create_key(create(name, spec, protection)).await.expect("creates");
@@ -72,7 +65,6 @@ async fn what_openssl_encrypts_to_a_pair_is_decrypted_and_what_is_changed_is_ref
         let public = rpc.crypto.get_public_key(public).await.expect("a public key").into_inner();
         assert_eq!((public.usage(), public.algorithms.len()), (v1::KeyUsage::EncryptDecrypt, 0));
 
-        let algorithm = EncryptionAlgorithm::of(pair).expect("it decrypts");
         let len_max = algorithm.plaintext_len_max(pair);
         let shortest = usize::from(pair == PairAlgorithm::Sm2);
         for len in [1, 32, len_max] {

@@ -1,12 +1,12 @@
 //! Data key pairs: OpenSSL uses them, they open as nothing else, and nothing else opens as one.
 
 use super::recipients::{P256, make_recipient, openssl, private_key, recipient};
-use super::{Expected, admin, app, deployment, make_key, pair};
+use super::{Expected, PAIRS, PROTECTIONS, admin, app, deployment, make_key, pair};
 use crate::configured::serve;
 use kms_core::context::EncryptionContext;
 use kms_core::envelope::Purpose;
 use kms_core::id::{KeyId, KeyVersion};
-use kms_core::pair::{PairAlgorithm, PairPublicKey, check_private_key};
+use kms_core::pair::{PairPublicKey, check_private_key};
 use kms_core::recipient::RecipientBinding;
 use kms_proto::v1;
 use kms_tests::rpc::refused;
@@ -14,18 +14,6 @@ use kms_tests::{Rpc, audit};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
-
-const PROTECTIONS: [v1::Protection; 2] = [v1::Protection::HsmResident, v1::Protection::HsmWrapped];
-const PAIRS: [(v1::KeySpec, PairAlgorithm); 8] = [
-    (v1::KeySpec::Rsa2048, PairAlgorithm::Rsa2048),
-    (v1::KeySpec::Rsa3072, PairAlgorithm::Rsa3072),
-    (v1::KeySpec::Rsa4096, PairAlgorithm::Rsa4096),
-    (v1::KeySpec::EcP256, PairAlgorithm::P256),
-    (v1::KeySpec::EcP384, PairAlgorithm::P384),
-    (v1::KeySpec::EcP521, PairAlgorithm::P521),
-    (v1::KeySpec::Ed25519, PairAlgorithm::Ed25519),
-    (v1::KeySpec::Sm2, PairAlgorithm::Sm2),
-];
 
 fn generate(key: &str, spec: v1::KeySpec) -> v1::GenerateDataKeyPairRequest {
     v1::GenerateDataKeyPairRequest {

@@ -17,12 +17,26 @@ mod signatures;
 mod specs;
 mod tampering;
 
+use kms_core::pair::PairAlgorithm;
 use kms_core::reason::Reason;
 use kms_proto::v1;
 use kms_tests::rpc::refused;
 use kms_tests::{Deployment, Options, Refused, Rpc, audit};
 use std::sync::OnceLock;
 use tonic::{Response, Status};
+
+/// Every kind of key pair.
+const PAIRS: [(v1::KeySpec, PairAlgorithm); 8] = [
+    (v1::KeySpec::Rsa2048, PairAlgorithm::Rsa2048),
+    (v1::KeySpec::Rsa3072, PairAlgorithm::Rsa3072),
+    (v1::KeySpec::Rsa4096, PairAlgorithm::Rsa4096),
+    (v1::KeySpec::EcP256, PairAlgorithm::P256),
+    (v1::KeySpec::EcP384, PairAlgorithm::P384),
+    (v1::KeySpec::EcP521, PairAlgorithm::P521),
+    (v1::KeySpec::Ed25519, PairAlgorithm::Ed25519),
+    (v1::KeySpec::Sm2, PairAlgorithm::Sm2),
+];
+const PROTECTIONS: [v1::Protection; 2] = [v1::Protection::HsmResident, v1::Protection::HsmWrapped];
 
 /// One deployment for the whole module. Every test uses key names of its own.
 fn deployment() -> &'static Deployment {

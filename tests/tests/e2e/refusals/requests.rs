@@ -1,33 +1,14 @@
 //! Certificate signing requests of every kind of pair, resident and wrapped: OpenSSL verifies them and reads what was asked for.
 
 use super::recipients::openssl;
-use super::{Expected, admin, app, deployment, make_key};
+use super::signatures::make_pair;
+use super::{Expected, PAIRS, PROTECTIONS, admin, app, deployment, make_key};
 use kms_core::pair::{PairAlgorithm, SignatureAlgorithm};
 use kms_proto::v1;
 use kms_tests::audit;
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
-
-const PAIRS: [(v1::KeySpec, PairAlgorithm); 6] = [
-    (v1::KeySpec::Rsa2048, PairAlgorithm::Rsa2048),
-    (v1::KeySpec::EcP256, PairAlgorithm::P256),
-    (v1::KeySpec::EcP384, PairAlgorithm::P384),
-    (v1::KeySpec::EcP521, PairAlgorithm::P521),
-    (v1::KeySpec::Ed25519, PairAlgorithm::Ed25519),
-    (v1::KeySpec::Sm2, PairAlgorithm::Sm2),
-];
-const PROTECTIONS: [v1::Protection; 2] = [v1::Protection::HsmResident, v1::Protection::HsmWrapped];
-
-async fn make_pair(name: &str, spec: v1::KeySpec, protection: v1::Protection) {
-    let request = v1::CreateKeyRequest {
-        name: name.to_owned(),
-        spec: spec.into(),
-        protection: protection.into(),
-        ..Default::default()
-    };
-    admin().await.keys.create_key(request).await.expect("creates");
-}
 
 fn asked(key: &str) -> v1::GetCertificateSigningRequestRequest {
     v1::GetCertificateSigningRequestRequest {

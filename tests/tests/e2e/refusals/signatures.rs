@@ -1,26 +1,15 @@
 //! Signatures of every kind of pair, resident and wrapped: OpenSSL takes them, and what is no signature is refused.
 
-use super::{Expected, admin, app, make_key};
-use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm, SignedInput, Sm2UserId, ToSign};
+use super::{Expected, PAIRS, PROTECTIONS, admin, app, make_key};
+use kms_core::pair::{PairPublicKey, SignatureAlgorithm, SignedInput, Sm2UserId, ToSign};
 use kms_proto::v1;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const PAIRS: [(v1::KeySpec, PairAlgorithm); 8] = [
-    (v1::KeySpec::Rsa2048, PairAlgorithm::Rsa2048),
-    (v1::KeySpec::Rsa3072, PairAlgorithm::Rsa3072),
-    (v1::KeySpec::Rsa4096, PairAlgorithm::Rsa4096),
-    (v1::KeySpec::EcP256, PairAlgorithm::P256),
-    (v1::KeySpec::EcP384, PairAlgorithm::P384),
-    (v1::KeySpec::EcP521, PairAlgorithm::P521),
-    (v1::KeySpec::Ed25519, PairAlgorithm::Ed25519),
-    (v1::KeySpec::Sm2, PairAlgorithm::Sm2),
-];
-const PROTECTIONS: [v1::Protection; 2] = [v1::Protection::HsmResident, v1::Protection::HsmWrapped];
 const MESSAGE: &[u8] = b"attack at dawn";
 
-async fn make_pair(name: &str, spec: v1::KeySpec, protection: v1::Protection) -> v1::Key {
+pub async fn make_pair(name: &str, spec: v1::KeySpec, protection: v1::Protection) -> v1::Key {
     let request = v1::CreateKeyRequest {
         name: name.to_owned(),
         spec: spec.into(),
