@@ -19,6 +19,7 @@ pub mod csr;
 pub mod destruction;
 pub mod envelope;
 pub mod id;
+pub mod import;
 pub mod key;
 pub mod mac;
 pub mod merkle;

@@ -9,7 +9,8 @@ mod public_key;
 mod signature;
 
 pub use encryption::{CiphertextError, SM2_PLAINTEXT_LEN_MAX, Sm2Ciphertext};
-pub use import::{ImportError, check_private_key};
+pub(crate) use import::sm2_pkcs8;
+pub use import::{ImportError, PrivateParts, check_private_key};
 pub use public_key::{PairPublicKey, PublicKeyError, RSA_EXPONENT};
 pub use signature::{
     ED25519_SIGNATURE_LEN, SignatureEncodingError, SignedInput, SignedInputError, Sm2UserId, Sm2UserIdError,

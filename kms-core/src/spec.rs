@@ -236,6 +236,30 @@ impl Protection {
     }
 }
 
+/// Where the material of a version was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyOrigin {
+    /// By the service.
+    Generated,
+    /// By somebody else, who may have a copy (docs/formats/import.md).
+    Imported,
+}
+
+impl KeyOrigin {
+    /// The name used in the database and in certificates.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyOrigin::Generated => "generated",
+            KeyOrigin::Imported => "imported",
+        }
+    }
+
+    /// Reads the name that [`KeyOrigin::name`] gives.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [KeyOrigin::Generated, KeyOrigin::Imported].into_iter().find(|one| one.name() == name)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

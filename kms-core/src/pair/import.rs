@@ -3,12 +3,13 @@
 //! They say why not before any library is asked, which would only say no. Whether the numbers of an RSA key belong
 //! together is not decided here: the library that will use it checks that when it reads the key.
 
-use super::public_key::{EC_PUBLIC_KEY, ED25519, RSA_ENCRYPTION, algorithm_of_curve};
+use super::public_key::{EC_PUBLIC_KEY, ED25519, RSA_ENCRYPTION, SM2_CURVE, algorithm_of_curve};
 use super::{PairAlgorithm, PairPublicKey, PublicKeyError};
-use crate::secret::leaving_no_stack;
+use crate::secret::{Secret, leaving_no_stack};
+use core::fmt;
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, OctetStringRef, UintRef};
-use der::{Decode, Sequence};
-use pkcs8::PrivateKeyInfoRef;
+use der::{Decode, Encode, Sequence};
+use pkcs8::{AlgorithmIdentifierRef, PrivateKeyInfoRef};
 use subtle::{Choice, ConstantTimeEq};
 
 /// Why a private key is not taken.
@@ -74,6 +75,75 @@ struct RsaPrivateKey<'a> {
     exponent2: UintRef<'a>,
     coefficient: UintRef<'a>,
     other_primes: Option<AnyRef<'a>>,
+}
+
+/// The parts of a private key that a token asks for one by one. Numbers are big-endian.
+pub enum PrivateParts<'a> {
+    /// The scalar of a curve, or the seed of Ed25519.
+    Scalar(&'a [u8]),
+    /// RFC 8017, section 3.2, representation two.
+    Rsa {
+        /// n
+        modulus: &'a [u8],
+        /// e
+        exponent: &'a [u8],
+        /// d
+        private_exponent: &'a [u8],
+        /// p and q
+        primes: [&'a [u8]; 2],
+        /// d mod p - 1 and d mod q - 1
+        exponents: [&'a [u8]; 2],
+        /// The inverse of q mod p.
+        coefficient: &'a [u8],
+    },
+}
+
+impl fmt::Debug for PrivateParts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PrivateParts::Scalar(_) => "PrivateParts::Scalar(..)",
+            PrivateParts::Rsa { .. } => "PrivateParts::Rsa(..)",
+        })
+    }
+}
+
+impl<'a> PrivateParts<'a> {
+    /// Takes a PKCS#8 key apart that [`check_private_key`] has taken.
+    ///
+    /// # Errors
+    /// [`ImportError::Malformed`] for everything else.
+    pub fn of(pkcs8: &'a [u8]) -> Result<Self, ImportError> {
+        let malformed = |_| ImportError::Malformed;
+        let info = PrivateKeyInfoRef::from_der(pkcs8).map_err(malformed)?;
+        let key = info.private_key.as_bytes();
+        Ok(match info.algorithm.oid {
+            EC_PUBLIC_KEY => {
+                PrivateParts::Scalar(EcPrivateKey::from_der(key).map_err(malformed)?.private_key.as_bytes())
+            }
+            RSA_ENCRYPTION => {
+                let key = RsaPrivateKey::from_der(key).map_err(malformed)?;
+                PrivateParts::Rsa {
+                    modulus: key.modulus.as_bytes(),
+                    exponent: key.exponent.as_bytes(),
+                    private_exponent: key.private_exponent.as_bytes(),
+                    primes: [key.prime1.as_bytes(), key.prime2.as_bytes()],
+                    exponents: [key.exponent1.as_bytes(), key.exponent2.as_bytes()],
+                    coefficient: key.coefficient.as_bytes(),
+                }
+            }
+            _ => PrivateParts::Scalar(<&OctetStringRef>::from_der(key).map_err(malformed)?.as_bytes()),
+        })
+    }
+}
+
+/// The PKCS#8 form of an SM2 scalar that was brought without one; `None` when it is too long to have any.
+pub(crate) fn sm2_pkcs8(scalar: &[u8]) -> Option<Secret> {
+    let private_key = OctetStringRef::new(scalar).ok()?;
+    let key = EcPrivateKey { version: 1, private_key, parameters: None, public_key: None };
+    let key = Secret::new(key.to_der().ok()?);
+    let algorithm = AlgorithmIdentifierRef { oid: EC_PUBLIC_KEY, parameters: Some(AnyRef::from(&SM2_CURVE)) };
+    let info = PrivateKeyInfoRef::new(algorithm, OctetStringRef::new(key.expose()).ok()?);
+    info.to_der().ok().map(Secret::new)
 }
 
 /// Checks an unencrypted PKCS#8 key and gives its public half, which is computed and not believed (for RSA: modulus and

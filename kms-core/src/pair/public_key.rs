@@ -10,6 +10,8 @@ use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 /// Curves that are told apart by a parameter share this one.
 pub(super) const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// GM/T 0006.
+pub(super) const SM2_CURVE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.156.10197.1.301");
 pub(super) const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 pub(super) const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
@@ -221,7 +223,7 @@ impl PairAlgorithm {
 
 pub(super) const fn curve_of(algorithm: PairAlgorithm) -> Option<ObjectIdentifier> {
     match algorithm {
-        PairAlgorithm::Sm2 => Some(ObjectIdentifier::new_unwrap("1.2.156.10197.1.301")),
+        PairAlgorithm::Sm2 => Some(SM2_CURVE),
         PairAlgorithm::P256 => Some(ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7")),
         PairAlgorithm::P384 => Some(ObjectIdentifier::new_unwrap("1.3.132.0.34")),
         PairAlgorithm::P521 => Some(ObjectIdentifier::new_unwrap("1.3.132.0.35")),
