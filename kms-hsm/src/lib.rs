@@ -21,6 +21,7 @@ mod administration;
 mod answer;
 mod attributes;
 mod breaker;
+mod creation;
 mod desk;
 mod encoding;
 mod error;
@@ -246,6 +247,20 @@ pub trait HsmSession: Send {
     fn create(&mut self, id: HsmObjectId, kind: ObjectKind, label: &str)
     -> Result<ConfirmedObject, HsmError>;
 
+    /// Takes a key from outside as a new object: a secret key as it is, or the PKCS#8 of a private key. It is tried that the token
+    /// holds this key and no other; otherwise as [`HsmSession::create`].
+    ///
+    /// # Errors
+    /// [`HsmError::Unsupported`] when the profile does not say that the token takes keys,
+    /// [`HsmError::UnexpectedAnswer`] when it holds another one (it is destroyed again); otherwise as for `create`.
+    fn import(
+        &mut self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        label: &str,
+        material: &[u8],
+    ) -> Result<ConfirmedObject, HsmError>;
+
     /// Checks that exactly one object of this kind has this id, and that it has all attributes of its kind.
     ///
     /// # Errors
@@ -333,6 +348,9 @@ pub trait HsmPartition: Send + Sync {
 
     /// Whether the token offers every mechanism that objects of this kind need.
     fn can(&self, kind: ObjectKind) -> bool;
+
+    /// Whether the token takes keys from outside.
+    fn takes_keys(&self) -> bool;
 
     /// Wipes the PIN: from here on a lost login stays lost. The present login goes on.
     fn forget_pin(&self);

@@ -109,6 +109,16 @@ impl HsmSession for Observed {
         self.watch("create", |session| session.create(id, kind, label))
     }
 
+    fn import(
+        &mut self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        label: &str,
+        material: &[u8],
+    ) -> Result<ConfirmedObject, HsmError> {
+        self.watch("import", |session| session.import(id, kind, label, material))
+    }
+
     fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {
         self.watch("confirm", |session| session.confirm(id, kind))
     }

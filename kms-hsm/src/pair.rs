@@ -93,6 +93,26 @@ pub(crate) fn size(algorithm: PairAlgorithm) -> Vec<Attribute> {
     ]
 }
 
+/// The values of a public half that was not made in the token.
+pub(crate) fn public_values(key: &PairPublicKey) -> Vec<Attribute> {
+    match key.rsa_modulus() {
+        Some(modulus) => {
+            vec![Attribute::Modulus(modulus.to_vec()), Attribute::PublicExponent(RSA_EXPONENT.to_vec())]
+        }
+        None => {
+            let point = key.to_library_form();
+            let mut der = point_header(point.len());
+            der.extend_from_slice(&point);
+            vec![Attribute::EcPoint(der)]
+        }
+    }
+}
+
+/// Tag and length of a DER octet string with a point in it.
+fn point_header(len: usize) -> Vec<u8> {
+    if len < 0x80 { vec![0x04, len as u8] } else { vec![0x04, 0x81, len as u8] }
+}
+
 /// The public half as the token shows it, checked.
 pub(crate) fn read_public_key(
     live: &Live,
@@ -127,8 +147,7 @@ pub(crate) fn read_public_key(
 /// `CKA_EC_POINT` is a DER octet string by the standard; some modules leave the point bare.
 fn read_point(algorithm: PairAlgorithm, attribute: &[u8]) -> Result<PairPublicKey, PublicKeyError> {
     let len = algorithm.coordinate_len().map_or(32, |coordinate_len| 1 + 2 * coordinate_len);
-    let header: &[u8] = if len < 0x80 { &[0x04, len as u8] } else { &[0x04, 0x81, len as u8] };
-    let point = match attribute.strip_prefix(header) {
+    let point = match attribute.strip_prefix(point_header(len).as_slice()) {
         Some(point) if point.len() == len => point,
         _ => attribute,
     };

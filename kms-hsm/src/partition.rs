@@ -252,6 +252,10 @@ impl HsmPartition for Pkcs11Partition {
         self.0.kinds.contains(&kind)
     }
 
+    fn takes_keys(&self) -> bool {
+        self.0.takes_keys()
+    }
+
     fn forget_pin(&self) {
         self.0.forget_pin();
     }
@@ -276,6 +280,10 @@ impl Partition {
 
     pub(crate) fn can(&self, kind: ObjectKind) -> bool {
         self.kinds.contains(&kind)
+    }
+
+    pub(crate) fn takes_keys(&self) -> bool {
+        self.module.profile().takes_keys()
     }
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = ObjectKind> {

@@ -262,6 +262,11 @@ impl Pool {
         self.shared.partition.can(kind)
     }
 
+    /// Whether the partition takes keys from outside.
+    pub fn takes_keys(&self) -> bool {
+        self.shared.partition.takes_keys()
+    }
+
     /// How many jobs wait.
     pub fn queue_len(&self) -> usize {
         self.shared.lock().len()

@@ -209,6 +209,7 @@ pub struct Profile {
     manufacturer: Option<String>,
     so_pin: SoPin,
     trusted_wrapping: bool,
+    takes_keys: bool,
     gcm_iv: GcmIv,
     gcm_layout: GcmLayout,
     bad_tag_answers: Vec<BadTagAnswer>,
@@ -281,6 +282,7 @@ impl Profile {
             manufacturer: file.manufacturer,
             so_pin: file.so_pin,
             trusted_wrapping: file.trusted_wrapping,
+            takes_keys: file.takes_keys,
             gcm_iv: file.gcm_iv,
             gcm_layout: file.gcm_layout,
             bad_tag_answers: file.bad_tag_answers,
@@ -330,6 +332,11 @@ impl Profile {
     /// it an extractable key could be wrapped under any key that the user makes.
     pub fn trusted_wrapping(&self) -> bool {
         self.trusted_wrapping
+    }
+
+    /// Whether the module takes keys from outside as objects (`C_CreateObject` with their values).
+    pub fn takes_keys(&self) -> bool {
+        self.takes_keys
     }
 
     pub(crate) fn gcm_iv(&self) -> GcmIv {

@@ -66,6 +66,7 @@ pub(crate) struct ProfileFile {
     pub(crate) manufacturer: Option<String>,
     pub(crate) so_pin: SoPin,
     pub(crate) trusted_wrapping: bool,
+    pub(crate) takes_keys: bool,
     pub(crate) gcm_iv: GcmIv,
     pub(crate) gcm_layout: GcmLayout,
     pub(crate) bad_tag_answers: Vec<BadTagAnswer>,

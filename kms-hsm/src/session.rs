@@ -1,6 +1,6 @@
 //! One PKCS#11 session: the operations, and what happens when one finds the session or the login gone.
 
-use crate::attributes::{mac_key, naming, sealing_key, signing_private_key, signing_public_key};
+use crate::creation::{self, Origin};
 use crate::encoding::{plain, raw_signature};
 use crate::error::{ErrorClass, HsmError};
 use crate::live::{CallError, Effect, Live, unsupported};
@@ -143,6 +143,24 @@ impl Pkcs11Session {
     }
 }
 
+impl Pkcs11Session {
+    fn make(
+        &mut self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        label: &str,
+        origin: Origin<'_>,
+    ) -> Result<ConfirmedObject, HsmError> {
+        if !self.partition.can(kind) {
+            return Err(unsupported(kind));
+        }
+        self.run(|live, partition, effect| {
+            let _turn = partition.turn_at_objects();
+            creation::make(live, partition, effect, (id, kind, label), origin)
+        })
+    }
+}
+
 fn is_session_dead(error: &CallError) -> bool {
     matches!(
         error,
@@ -209,82 +227,20 @@ impl HsmSession for Pkcs11Session {
         kind: ObjectKind,
         label: &str,
     ) -> Result<ConfirmedObject, HsmError> {
-        if !self.partition.can(kind) {
-            return Err(unsupported(kind));
+        self.make(id, kind, label, Origin::Token)
+    }
+
+    fn import(
+        &mut self,
+        id: HsmObjectId,
+        kind: ObjectKind,
+        label: &str,
+        material: &[u8],
+    ) -> Result<ConfirmedObject, HsmError> {
+        if !self.partition.takes_keys() {
+            return Err(HsmError::Unsupported { what: "a key from outside".to_owned() });
         }
-        self.run(|live, partition, effect| {
-            let profile = partition.module().profile();
-            let _turn = partition.turn_at_objects();
-            if !live.find(partition, id, None)?.is_empty() {
-                return Err(HsmError::AlreadyExists { id }.into());
-            }
-            *effect = Effect::Possible;
-            let session = live.session.get();
-            let made = match kind {
-                ObjectKind::SealingKey(algorithm) => {
-                    let table = profile.sealing(algorithm).ok_or_else(|| unsupported(kind))?;
-                    let mut template = sealing_key(profile, algorithm, table);
-                    template.extend(naming(id, label));
-                    vec![session.generate_key(&plain(table.generate), &template)?]
-                }
-                ObjectKind::MacKey(algorithm) => {
-                    let table = profile.mac(algorithm).ok_or_else(|| unsupported(kind))?;
-                    let mut template = mac_key(profile, algorithm, table);
-                    template.extend(naming(id, label));
-                    vec![session.generate_key(&plain(table.generate), &template)?]
-                }
-                ObjectKind::KeyPair(algorithm, usage) => {
-                    let table = profile.pair(algorithm, usage).ok_or_else(|| unsupported(kind))?;
-                    let (mut public, mut private) =
-                        (pair::public_key(usage, table), pair::private_key(profile, usage, table));
-                    public.extend(pair::size(algorithm).into_iter().chain(naming(id, label)));
-                    private.extend(naming(id, label));
-                    let (public, private) =
-                        session.generate_key_pair(&plain(table.generate), &public, &private)?;
-                    vec![private, public]
-                }
-                ObjectKind::SigningKey(suite) => {
-                    let table = profile.signing(suite).ok_or_else(|| unsupported(kind))?;
-                    let (mut public, mut private) =
-                        (signing_public_key(table), signing_private_key(profile, table));
-                    public.extend(naming(id, label));
-                    private.extend(naming(id, label));
-                    let (public, private) =
-                        session.generate_key_pair(&plain(table.generate), &public, &private)?;
-                    vec![private, public]
-                }
-            };
-            let confirmed = live.confirm(partition, id, kind);
-            let is_in_the_way = match &confirmed {
-                // A key that could get out must not stay.
-                Err(CallError::Ours(HsmError::AttributeNotKept { .. })) => {
-                    partition.known().forget(id);
-                    true
-                }
-                // Nor a pair whose halves do not belong together.
-                Err(CallError::Ours(HsmError::UnexpectedAnswer { .. }))
-                    if matches!(kind, ObjectKind::KeyPair(..)) =>
-                {
-                    partition.known().forget(id);
-                    true
-                }
-                // Another process made one under this id since we looked, and may be using it already.
-                Err(CallError::Ours(HsmError::Ambiguous { .. })) => true,
-                _ => false,
-            };
-            if is_in_the_way {
-                // Ours, made a moment ago and never used.
-                for handle in made {
-                    session.destroy_object(handle)?;
-                }
-            }
-            match confirmed {
-                Err(CallError::Ours(HsmError::Ambiguous { .. })) => {
-                    Err(HsmError::AlreadyExists { id }.into())
-                }
-                confirmed => confirmed,
-            }
-        })
+        self.make(id, kind, label, Origin::Outside(material))
     }
 
     fn confirm(&mut self, id: HsmObjectId, kind: ObjectKind) -> Result<ConfirmedObject, HsmError> {

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+pub mod imports;
 pub mod keys;
 pub mod logins;
 pub mod officers;
@@ -173,6 +174,8 @@ macro_rules! cases {
             pairs: the_self_test_of_pairs_is_quick,
             pairs: a_profile_with_another_padding_does_not_open,
             pairs: a_profile_with_another_pss_does_not_open,
+            imports: a_key_from_outside_does_in_the_token_what_it_does_outside,
+            imports: what_is_no_key_of_its_kind_leaves_nothing_in_the_token,
             pools: many_threads_share_a_pool,
             pools: many_threads_make_and_find_objects_at_the_same_time,
             pools: stopping_finishes_waiting_jobs_logs_out_and_a_new_pool_opens,

@@ -108,6 +108,10 @@ impl HsmPartition for Partition {
         true
     }
 
+    fn takes_keys(&self) -> bool {
+        false
+    }
+
     fn forget_pin(&self) {
         self.0.pins_forgotten.fetch_add(1, Ordering::SeqCst);
     }
@@ -164,6 +168,16 @@ impl HsmSession for Session {
 
     fn create(&mut self, _: HsmObjectId, _: ObjectKind, _: &str) -> Result<ConfirmedObject, HsmError> {
         unreachable!("no job creates")
+    }
+
+    fn import(
+        &mut self,
+        _: HsmObjectId,
+        _: ObjectKind,
+        _: &str,
+        _: &[u8],
+    ) -> Result<ConfirmedObject, HsmError> {
+        unreachable!("no job imports")
     }
 
     fn confirm(&mut self, _: HsmObjectId, _: ObjectKind) -> Result<ConfirmedObject, HsmError> {
