@@ -4,7 +4,7 @@ use crate::error::ClientError;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyId, KeyName, KeyVersion, UnixMillis};
 use kms_core::key::KeyState;
-use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyAlgorithm, KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use prost_types::Timestamp;
@@ -66,6 +66,16 @@ pub(crate) fn protection(number: i32) -> Result<Protection, ClientError> {
         Ok(v1::Protection::HsmWrapped) => Ok(Protection::HsmWrapped),
         Ok(v1::Protection::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("protection {number} is unknown")))
+        }
+    }
+}
+
+pub(crate) fn key_origin(number: i32) -> Result<KeyOrigin, ClientError> {
+    match v1::KeyOrigin::try_from(number) {
+        Ok(v1::KeyOrigin::Generated) => Ok(KeyOrigin::Generated),
+        Ok(v1::KeyOrigin::Imported) => Ok(KeyOrigin::Imported),
+        Ok(v1::KeyOrigin::Unspecified) | Err(_) => {
+            Err(ClientError::malformed(format!("key origin {number} is unknown")))
         }
     }
 }
@@ -145,6 +155,7 @@ mod tests {
     fn an_unspecified_or_unknown_number_is_not_taken_for_a_value() {
         for number in [0, 99, -1] {
             assert!(key_spec(number).is_err() && protection(number).is_err() && key_state(number).is_err());
+            assert!(key_origin(number).is_err());
         }
     }
 

@@ -9,7 +9,7 @@ use kms_core::codec;
 use kms_core::destruction::SignedDestruction;
 use kms_core::id::{KeyId, KeyName, KeyRef, KeyVersion, LabelName, UnixMillis};
 use kms_core::key::{Cryptoperiod, KeyState};
-use kms_core::spec::{KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_proto::v1;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -69,6 +69,21 @@ impl CreateKey {
     }
 }
 
+impl CreateKey {
+    pub(crate) fn to_proto(&self, token: &IdempotencyToken) -> v1::CreateKeyRequest {
+        v1::CreateKeyRequest {
+            name: self.name.to_string(),
+            spec: convert::key_spec_to_proto(Some(self.spec)),
+            protection: convert::protection_to_proto(self.protection).into(),
+            idempotency_token: token.0.clone(),
+            activates: self.period.activates.map(convert::time_to_proto),
+            expires: self.period.expires.map(convert::time_to_proto),
+            usage: convert::usage_to_proto(self.usage).into(),
+            attributes: Some(attributes::to_proto(&self.attributes)),
+        }
+    }
+}
+
 /// Which keys of a list are wanted. The default wants all.
 #[derive(Clone, Debug, Default)]
 pub struct KeyFilter {
@@ -120,6 +135,8 @@ pub struct Key {
 pub struct Version {
     /// From 1.
     pub number: KeyVersion,
+    /// Who made its material.
+    pub origin: KeyOrigin,
     /// Its own state.
     pub state: KeyState,
     /// When it was made.
@@ -189,6 +206,7 @@ impl TryFrom<v1::Key> for Key {
         let version = |version: v1::KeyVersion| {
             Ok(Version {
                 number: convert::key_version(version.version)?,
+                origin: convert::key_origin(version.origin)?,
                 state: convert::key_state(version.state)?,
                 created: convert::time(version.created, "a key version")?,
                 check_value: version.check_value,
@@ -231,16 +249,7 @@ impl Client {
     /// # Errors
     /// `KEY_EXISTS`: the name is taken. `SPEC_UNSUPPORTED`: the token cannot. `IDEMPOTENCY_CONFLICT`.
     pub async fn create_key(&self, create: &CreateKey, token: &IdempotencyToken) -> Result<Key, ClientError> {
-        let request = v1::CreateKeyRequest {
-            name: create.name.to_string(),
-            spec: convert::key_spec_to_proto(Some(create.spec)),
-            protection: convert::protection_to_proto(create.protection).into(),
-            idempotency_token: token.0.clone(),
-            activates: create.period.activates.map(convert::time_to_proto),
-            expires: create.period.expires.map(convert::time_to_proto),
-            usage: convert::usage_to_proto(create.usage).into(),
-            attributes: Some(attributes::to_proto(&create.attributes)),
-        };
+        let request = create.to_proto(token);
         self.call(
             Repeat::Safe,
             &request,

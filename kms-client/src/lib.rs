@@ -53,6 +53,7 @@ mod csr;
 mod data_key_pairs;
 mod error;
 pub mod file;
+mod imports;
 mod keys;
 mod mac;
 mod nodes;
@@ -71,6 +72,7 @@ pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, ReEncrypt, ReEnc
 pub use csr::{CertificateNames, CertificateSigningRequest};
 pub use data_key_pairs::{DataKeyPair, GeneratedDataKeyPair, PrivateKeyFor};
 pub use error::{ClientError, FailedNode};
+pub use imports::{ImportKey, ImportParameters};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, KeyFilter, Version, VersionUse};
 pub use mac::{Mac, VerifiedMac};
 pub use profile::{Profile, ProfileError};

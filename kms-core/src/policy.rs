@@ -15,6 +15,10 @@ pub enum Action {
     ListKeys,
     /// `Keys.CreateKey`.
     CreateKey,
+    /// `Keys.GetImportParameters`.
+    BeginImport,
+    /// `Keys.ImportKeyMaterial`.
+    ImportKey,
     /// `Keys.RotateKey`.
     RotateKey,
     /// `Keys.UpdateKey`.
@@ -91,12 +95,14 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 41] = [
+    pub const ALL: [Action; 43] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
         Action::ListKeys,
         Action::CreateKey,
+        Action::BeginImport,
+        Action::ImportKey,
         Action::RotateKey,
         Action::UpdateKey,
         Action::CreateAlias,
@@ -143,6 +149,8 @@ impl Action {
             Action::DescribeKey => "key.describe",
             Action::ListKeys => "key.list",
             Action::CreateKey => "key.create",
+            Action::BeginImport => "import.begin",
+            Action::ImportKey => "key.import",
             Action::RotateKey => "key.rotate",
             Action::UpdateKey => "key.update",
             Action::CreateAlias => "alias.create",
@@ -231,6 +239,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::GetPublicKey
                 | A::ListKeys
                 | A::CreateKey
+                | A::BeginImport
+                | A::ImportKey
                 | A::RotateKey
                 | A::UpdateKey
                 | A::CreateAlias

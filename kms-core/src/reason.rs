@@ -71,6 +71,10 @@ reasons! {
     IdempotencyConflict = "IDEMPOTENCY_CONFLICT",
     /// Others changed the same thing at the same time, again and again.
     Contention = "CONTENTION",
+    /// No such import, or not in this tenant; it was used, or has expired.
+    ImportNotFound = "IMPORT_NOT_FOUND",
+    /// The key material of an import is not taken.
+    ImportInvalid = "IMPORT_INVALID",
     /// No audit record with this index.
     RecordNotFound = "RECORD_NOT_FOUND",
     /// The service is sealed.
@@ -115,9 +119,17 @@ impl Reason {
             R::Internal => 1,
             R::Sealed => 2,
             R::FieldInvalid | R::SpecUnsupported | R::SpecNotAllowed => 3,
-            R::CiphertextInvalid | R::MacInvalid | R::KeySignatureInvalid | R::KeyMismatch => 4,
+            R::CiphertextInvalid
+            | R::MacInvalid
+            | R::KeySignatureInvalid
+            | R::KeyMismatch
+            | R::ImportInvalid => 4,
             R::PrincipalUnknown | R::NotPermitted => 5,
-            R::KeyNotFound | R::KeyVersionNotFound | R::AliasNotFound | R::RecordNotFound => 6,
+            R::KeyNotFound
+            | R::KeyVersionNotFound
+            | R::AliasNotFound
+            | R::ImportNotFound
+            | R::RecordNotFound => 6,
             R::KeyExists
             | R::KeyStateForbids
             | R::KeyUsageForbids

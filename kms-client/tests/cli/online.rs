@@ -484,8 +484,8 @@ fn keys_are_shown_for_people_and_for_programs() {
              retain until     2030-01-23T11:46:40Z\n\
              protected        from destruction\n\
              \n\
-             VERSION  STATE   CREATED               CHECK   ENCRYPTIONS                  DESTRUCTION\n\
-             1        ACTIVE  2026-11-23T02:00:00Z  c1c2c3  up to 65536: rotate the key\n"
+             VERSION  ORIGIN     STATE   CREATED               CHECK   ENCRYPTIONS                  DESTRUCTION\n\
+             1        generated  ACTIVE  2026-11-23T02:00:00Z  c1c2c3  up to 65536: rotate the key\n"
         )
     );
     let value = setup.json(&["key", "create", "payroll", "--spec", "sm4"]);
@@ -503,6 +503,7 @@ fn keys_are_shown_for_people_and_for_programs() {
                 "version": 1,
                 "state": "ACTIVE",
                 "created": "2026-11-23T02:00:00Z",
+                "origin": "generated",
                 "check_value": "c1c2c3",
                 "encryptions_taken": 65_536,
                 "is_rotation_advised": true,

@@ -111,3 +111,44 @@ fn a_certificate_signing_request_names_what_was_asked_for() {
     }
     assert_eq!(setup.service.script().calls.len(), calls, "what would be refused is not asked for");
 }
+
+#[test]
+fn a_key_is_brought_in_two_commands_and_nothing_wrong_is_sent() {
+    let setup = setup();
+    let parameters =
+        ["key", "import-parameters", "--wrapping-key", "sm2", "--valid-seconds", "600", "--out-public-key"];
+    let value = setup.json(&[&parameters[..], &["import.pem"]].concat());
+    assert_eq!(
+        (&value["import_id"], &value["wrapping"], &value["expires"]),
+        (&KEY_ID.into(), &"sm2-envelope".into(), &"2026-11-23T02:00:00Z".into())
+    );
+    let asked = setup.service.script().import_asked.take().expect("parameters were asked for");
+    assert_eq!((asked.wrapping_key_spec(), asked.valid_seconds), (kms_proto::v1::KeySpec::Sm2, 600));
+    let text = String::from_utf8(setup.read("import.pem")).expect("PEM");
+    assert!(text.starts_with("-----BEGIN PUBLIC KEY-----\n"), "{text}");
+    let calls = setup.service.script().calls.len();
+    assert_eq!(setup.kms(&[&parameters[..], &["import.pem"]].concat()).0, 1, "it exists already");
+
+    setup.write("wrapped.bin", &[9; 100]);
+    setup.write("too-long.bin", &[9; 8193]);
+    let import = ["key", "import", "payroll", "--spec", "sm4", "--import-id", KEY_ID, "--in"];
+    for (wrong, field) in [
+        (["too-long.bin", "--check-value", "c1c2c3"], "wrapped_material"),
+        (["wrapped.bin", "--check-value", "c1c2"], "check_value"),
+        (["wrapped.bin", "--check-value", "c1c2+3"], "check_value"),
+    ] {
+        let (code, _, err) = setup.kms(&[&import[..], &wrong].concat());
+        assert_eq!((code, err.contains(&format!("field: {field}\n"))), (3, true), "{err}");
+    }
+    assert_eq!(setup.service.script().calls.len(), calls, "what would be refused is not asked for");
+    let more = ["wrapped.bin", "--check-value", "C1c2c3", "--protection", "wrapped", "--label", "a=b"];
+    let key = setup.json(&[&import[..], &more].concat());
+    assert_eq!(key["key_id"], KEY_ID);
+    let sent = setup.service.script().imported.take().expect("it was sent");
+    assert_eq!((sent.import_id.as_str(), sent.wrapped_material.len()), (KEY_ID, 100));
+    assert_eq!(sent.check_value, [0xc1, 0xc2, 0xc3]);
+    let create = sent.key.expect("what the key shall be");
+    assert_eq!((create.name.as_str(), create.spec()), ("payroll", kms_proto::v1::KeySpec::Sm4));
+    assert_eq!(create.attributes.expect("labels").labels.len(), 1);
+    assert!(!create.idempotency_token.is_empty());
+}

@@ -7,10 +7,11 @@ use kms_core::attributes::{AttributeChanges, KeyAttributes, LABEL_COUNT_MAX, Lin
 use kms_core::codec::VersionOne;
 use kms_core::context::EncryptionContext;
 use kms_core::id::{KeyRef, KeySelector, KeyVersion, LabelName, UnixMillis};
+use kms_core::import::ImportWrapping;
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
 use kms_core::pair::{PairAlgorithm, SignatureAlgorithm};
 use kms_core::reason::Reason;
-use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyAlgorithm, KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
 use kms_proto::v1;
 use std::collections::BTreeMap;
@@ -115,6 +116,27 @@ pub fn proto_key_usage(usage: KeyUsage) -> i32 {
         KeyUsage::EncryptDecrypt => v1::KeyUsage::EncryptDecrypt,
         KeyUsage::GenerateVerifyMac => v1::KeyUsage::GenerateVerifyMac,
         KeyUsage::SignVerify => v1::KeyUsage::SignVerify,
+    }
+    .into()
+}
+
+/// The algorithm of a key pair, which may be left out.
+///
+/// # Errors
+/// `SPEC_UNSUPPORTED`.
+pub fn optional_pair(field: &'static str, number: i32) -> Result<Option<PairAlgorithm>, ServiceError> {
+    match optional_spec(field, number)?.map(KeySpec::algorithm) {
+        None => Ok(None),
+        Some(KeyAlgorithm::Pair(pair)) => Ok(Some(pair)),
+        Some(_) => Err(unsupported(field, PairAlgorithm::ALL.into_iter().map(KeySpec::from))),
+    }
+}
+
+/// How material is wrapped.
+pub fn proto_wrapping(wrapping: ImportWrapping) -> i32 {
+    match wrapping {
+        ImportWrapping::RsaOaepAesKwp => v1::ImportWrapping::RsaOaepSha256AesKwp,
+        ImportWrapping::Sm2Envelope => v1::ImportWrapping::Sm2Envelope,
     }
     .into()
 }
@@ -401,6 +423,11 @@ pub fn proto_key(entry: &KeyEntry) -> v1::Key {
                 // `DescribeKey` alone tells them.
                 encryptions_taken: 0,
                 is_rotation_advised: false,
+                origin: match version.origin {
+                    KeyOrigin::Generated => v1::KeyOrigin::Generated,
+                    KeyOrigin::Imported => v1::KeyOrigin::Imported,
+                }
+                .into(),
             })
             .collect(),
         created: Some(timestamp(row.created)),

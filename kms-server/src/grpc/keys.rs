@@ -1,12 +1,14 @@
 use super::{Gate, convert};
 use crate::random::now;
 use crate::service::{
-    CreateKey, KeyFilter, ServiceError, UpdateKey, WINDOW_DAYS_MAX, WINDOW_DAYS_MIN, is_rotation_advised,
+    CreateKey, ImportKey, KeyFilter, ServiceError, UpdateKey, VALID_SECONDS_MAX, WINDOW_DAYS_MAX,
+    WINDOW_DAYS_MIN, is_rotation_advised,
 };
-use kms_core::id::{KeyName, KeyVersion, UnixMillis};
+use kms_core::id::{KeyId, KeyName, KeyVersion, UnixMillis};
 use kms_core::key::KeyCommand;
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
+use kms_core::suite::CheckValue;
 use kms_proto::v1::{self, keys_server::Keys};
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -44,6 +46,19 @@ fn key_name(field: &'static str, text: &str) -> Result<KeyName, ServiceError> {
     KeyName::parse(text).map_err(|error| ServiceError::field(field, error))
 }
 
+/// What a key that is created or imported shall be.
+fn new_key(message: v1::CreateKeyRequest) -> Result<CreateKey, ServiceError> {
+    Ok(CreateKey {
+        name: key_name("name", &message.name)?,
+        spec: convert::spec(message.spec)?,
+        usage: convert::usage(message.usage)?,
+        protection: convert::protection(message.protection)?,
+        idempotency_token: convert::token(message.idempotency_token)?,
+        period: convert::period(message.activates, message.expires)?,
+        attributes: convert::attributes(message.attributes.unwrap_or_default())?,
+    })
+}
+
 impl Gate {
     fn check_administration(&self) -> Result<(), ServiceError> {
         if self.is_administration {
@@ -76,16 +91,69 @@ impl Keys for Gate {
         let allowed = self.check_administration();
         self.call("Keys.CreateKey", Action::CreateKey, request, |node, caller, message| async move {
             allowed?;
-            let request = CreateKey {
-                name: key_name("name", &message.name)?,
-                spec: convert::spec(message.spec)?,
-                usage: convert::usage(message.usage)?,
-                protection: convert::protection(message.protection)?,
-                idempotency_token: convert::token(message.idempotency_token)?,
-                period: convert::period(message.activates, message.expires)?,
-                attributes: convert::attributes(message.attributes.unwrap_or_default())?,
+            Ok(convert::proto_key(&*node.create_key(&caller, &new_key(message)?).await?))
+        })
+        .await
+    }
+
+    async fn get_import_parameters(
+        &self,
+        request: Request<v1::GetImportParametersRequest>,
+    ) -> Result<Response<v1::ImportParameters>, Status> {
+        let allowed = self.check_administration();
+        self.call(
+            "Keys.GetImportParameters",
+            Action::BeginImport,
+            request,
+            |node, caller, message| async move {
+                allowed?;
+                let pair = convert::optional_pair("wrapping_key_spec", message.wrapping_key_spec)?;
+                let valid_seconds = match message.valid_seconds {
+                    0 => VALID_SECONDS_MAX,
+                    seconds if seconds <= VALID_SECONDS_MAX => seconds,
+                    seconds => {
+                        let error =
+                            format!("is {seconds}; an import is valid for 1 to {VALID_SECONDS_MAX} seconds");
+                        return Err(ServiceError::field("valid_seconds", error));
+                    }
+                };
+                let (import, public_key, wrapping) = node.begin_import(&caller, pair, valid_seconds).await?;
+                Ok(v1::ImportParameters {
+                    import_id: import.import_id.to_string(),
+                    public_key: public_key.to_spki(),
+                    wrapping: convert::proto_wrapping(wrapping),
+                    expires: Some(convert::timestamp(import.expires)),
+                    wrapping_key_spec: i32::from(import.spec.number()),
+                })
+            },
+        )
+        .await
+    }
+
+    async fn import_key_material(
+        &self,
+        request: Request<v1::ImportKeyMaterialRequest>,
+    ) -> Result<Response<v1::Key>, Status> {
+        let allowed = self.check_administration();
+        self.call("Keys.ImportKeyMaterial", Action::ImportKey, request, |node, caller, message| async move {
+            allowed?;
+            let missing = || ServiceError::field("key", "is missing; it says what the key shall be");
+            let check_value = match message.check_value.as_slice() {
+                [] => None,
+                bytes => Some(bytes.try_into().map(CheckValue).map_err(|_| {
+                    ServiceError::field("check_value", format!("has {} bytes, not 3", bytes.len()))
+                })?),
             };
-            Ok(convert::proto_key(&*node.create_key(&caller, &request).await?))
+            let import_id = KeyId::parse(&message.import_id).map_err(|_| {
+                ServiceError::field("import_id", "is not one that GetImportParameters returned")
+            })?;
+            let request = ImportKey {
+                import_id,
+                create: new_key(message.key.ok_or_else(missing)?)?,
+                wrapped_material: message.wrapped_material,
+                check_value,
+            };
+            Ok(convert::proto_key(&*node.import_key(&caller, &request).await?))
         })
         .await
     }

@@ -20,6 +20,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::KeySignatureInvalid
         | Reason::CeremonyForeign
         | Reason::ShareInvalid
+        | Reason::ImportInvalid
         | Reason::OfferForged => Code::InvalidArgument,
         Reason::KeyMismatch
         | Reason::KeyStateForbids
@@ -33,9 +34,11 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::NotPermitted
         | Reason::CustodianUnknown
         | Reason::SignatureInvalid => Code::PermissionDenied,
-        Reason::KeyNotFound | Reason::KeyVersionNotFound | Reason::AliasNotFound | Reason::RecordNotFound => {
-            Code::NotFound
-        }
+        Reason::KeyNotFound
+        | Reason::KeyVersionNotFound
+        | Reason::AliasNotFound
+        | Reason::ImportNotFound
+        | Reason::RecordNotFound => Code::NotFound,
         Reason::KeyExists | Reason::IdempotencyConflict => Code::AlreadyExists,
         Reason::Contention | Reason::RevisionMismatch => Code::Aborted,
         Reason::Sealed | Reason::HsmUnavailable | Reason::LogUnavailable => Code::Unavailable,

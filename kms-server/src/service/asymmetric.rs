@@ -15,6 +15,7 @@ use kms_core::reason::Reason;
 use kms_core::secret::Secret;
 use kms_hsm::{EncryptError, encrypt_to};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What is asked of a pair, and which states answer.
 struct Wanted {
@@ -107,13 +108,37 @@ impl Node {
         ciphertext: &[u8],
     ) -> Result<Secret, ServiceError> {
         let version = found.key.version(number)?;
+        let place = open.place(&self.bundle, &found.key.row, version, caller.deadline).await?;
+        open.decrypt_with_pair(place, (algorithm, public), ciphertext, caller.deadline).await.inspect_err(
+            |error| {
+                if error.reason == Reason::Internal {
+                    let (key, version) = (found.key.row.key_id, number);
+                    tracing::error!(%key, %version, "a wrapped key pair does not decrypt");
+                }
+            },
+        )
+    }
+}
+
+impl Open {
+    /// Decrypts with the private half of a pair, where it is. The ciphertext has been looked at.
+    ///
+    /// # Errors
+    /// `CIPHERTEXT_INVALID`; those of the HSM; `INTERNAL` when the pair itself will not do.
+    pub(super) async fn decrypt_with_pair(
+        self: &Arc<Self>,
+        place: Place,
+        (algorithm, public): (EncryptionAlgorithm, PairPublicKey),
+        ciphertext: &[u8],
+        deadline: Instant,
+    ) -> Result<Secret, ServiceError> {
         let ciphertext = ciphertext.to_vec();
-        match open.place(&self.bundle, &found.key.row, version, caller.deadline).await? {
+        match place {
             Place::Resident(object) => {
                 let work = move |session: &mut dyn kms_hsm::HsmSession| {
                     session.decrypt_with(object, &public, algorithm, &ciphertext)
                 };
-                open.hsm("decrypt_with", caller.deadline, work).await.map_err(opening)
+                self.hsm("decrypt_with", deadline, work).await.map_err(opening)
             }
             Place::Wrapped(material) => {
                 // RSA takes milliseconds.
@@ -125,8 +150,7 @@ impl Node {
                 opened.map_err(|error| match error {
                     PairError::CiphertextInvalid => invalid(CiphertextInvalid),
                     error => {
-                        let (key, version) = (found.key.row.key_id, number);
-                        tracing::error!(%key, %version, %error, "a wrapped key pair does not decrypt");
+                        tracing::error!(%error, "a stored key pair does not decrypt");
                         let message = "a stored key pair does not decrypt; see the server's log";
                         ServiceError::new(Reason::Internal, message)
                     }

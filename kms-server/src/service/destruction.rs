@@ -107,8 +107,10 @@ impl Node {
                 return Ok(());
             }
             found.push(match version.material {
-                Material::Resident(object) => erase_object(open, object).await?,
-                _ => false,
+                Material::Resident(object) | Material::Staged { object, .. } => {
+                    erase_object(open, object).await?
+                }
+                Material::Wrapped(_) | Material::Erased => false,
             });
         }
         let time = now();
@@ -318,7 +320,7 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// Destroys an object and makes sure that the token knows it no more. Says whether it was there.
-async fn erase_object(open: &Open, object: HsmObjectId) -> Result<bool, ServiceError> {
+pub(super) async fn erase_object(open: &Open, object: HsmObjectId) -> Result<bool, ServiceError> {
     let deadline = Instant::now() + ERASE_DEADLINE;
     let was_there = match open.hsm("destroy", deadline, move |session| session.destroy(object)).await {
         Ok(()) => true,
@@ -342,7 +344,9 @@ fn destroyed_version(
 ) -> Result<DestroyedVersion, ServiceError> {
     let damaged = || ServiceError::new(Reason::Internal, "a version without material is being destroyed");
     let method = match &version.material {
-        Material::Resident(object) => DestructionMethod::HsmObject { object: *object, was_there },
+        Material::Resident(object) | Material::Staged { object, .. } => {
+            DestructionMethod::HsmObject { object: *object, was_there }
+        }
         Material::Wrapped(wrapped) => DestructionMethod::SealedMaterial {
             master_version: WrappedKey::open(wrapped).map_err(|_| damaged())?.master_version,
         },

@@ -1,11 +1,12 @@
 //! Making, describing, listing and rotating keys. What changes their states is in `life.rs`.
 
 use super::attributes::attributed;
+use super::imports::import_not_found;
 use super::open::{DECISION_COUNT_MAX, KeyEntry, Open, contention, object_kind};
 use super::{Caller, Node, ServiceError, usage};
 use crate::random::{now, random_id};
 use crate::store::{
-    Change, Commit, Entry, Idempotency, KeyRow, Material, Refusal, VersionRow, request_digest,
+    Change, Commit, Entry, Idempotency, ImportChange, KeyRow, Material, Refusal, VersionRow, request_digest,
 };
 use kms_core::attributes::{KeyAttributes, ShortText};
 use kms_core::audit::{Outcome, Record};
@@ -14,8 +15,8 @@ use kms_core::id::{HsmObjectId, KeyId, KeyName, KeySelector, KeyVersion, LabelNa
 use kms_core::key::{Cryptoperiod, KeyCommand, KeyState, Standing};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
-use kms_core::spec::{KeySpec, KeyUsage, Protection};
-use kms_hsm::HsmError;
+use kms_core::spec::{KeyOrigin, KeySpec, KeyUsage, Protection};
+use kms_hsm::{ConfirmedObject, HsmError, HsmSession, ObjectKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -73,19 +74,25 @@ pub(super) struct Draft {
     versions: Vec<VersionRow>,
     expected_revision: Option<u64>,
     certificate: Option<(UnixMillis, Vec<u8>)>,
+    import: Option<Box<ImportChange>>,
 }
 
 impl Draft {
     /// A key that does not exist yet.
     fn new_key(key: KeyRow, version: VersionRow) -> Self {
-        Self { key, versions: vec![version], expected_revision: None, certificate: None }
+        Self { key, versions: vec![version], expected_revision: None, certificate: None, import: None }
+    }
+
+    /// Using up an import.
+    fn with_import(self, import: Option<ImportChange>) -> Self {
+        Self { import: import.map(Box::new), ..self }
     }
 
     /// A change of a key as it was found. `key` is that key with what changes, its revision apart.
     pub(super) fn of(mut key: KeyRow, versions: Vec<VersionRow>) -> Self {
         let expected_revision = Some(key.revision);
         key.revision += 1;
-        Self { key, versions, expected_revision, certificate: None }
+        Self { key, versions, expected_revision, certificate: None, import: None }
     }
 
     /// With the certificate of a destruction, and its time.
@@ -103,8 +110,9 @@ impl Draft {
                 (version, mac)
             })
             .collect();
-        let (expected_revision, certificate) = (self.expected_revision, self.certificate);
-        Change::Key { expected_revision, key: Box::new((self.key, mac)), versions, certificate }
+        let key = Box::new((self.key, mac));
+        let Self { expected_revision, certificate, import, .. } = self;
+        Change::Key { expected_revision, key, versions, certificate, import }
     }
 }
 
@@ -115,6 +123,37 @@ pub(super) enum Changed {
     Replayed(KeyId),
     /// Somebody else was faster: decide again.
     Again,
+}
+
+impl CreateKey {
+    /// What an idempotency token stands for (docs/formats/database.md).
+    pub(super) fn described(&self) -> [Vec<u8>; 7] {
+        let date = |date: Option<UnixMillis>| date.map_or("none".to_owned(), |time| time.0.to_string());
+        [
+            self.name.as_str().into(),
+            self.spec.name().into(),
+            self.protection.map_or("default", Protection::name).into(),
+            date(self.period.activates).into(),
+            date(self.period.expires).into(),
+            self.usage.map_or("default", KeyUsage::name).into(),
+            codec::to_bytes(&self.attributes),
+        ]
+    }
+}
+
+/// What a new key is, beside what was asked for.
+pub(super) struct NewKey {
+    pub action: Action,
+    pub usage: KeyUsage,
+    pub protection: Protection,
+    pub version: VersionRow,
+    /// The import that its material comes from.
+    pub import: Option<ImportChange>,
+}
+
+/// A fresh identity. It tells when it was made, so that databases keep neighbours together.
+pub(super) fn new_key_id() -> KeyId {
+    KeyId(uuid::Uuid::now_v7().into_bytes())
 }
 
 impl Node {
@@ -128,55 +167,74 @@ impl Node {
         request: &CreateKey,
     ) -> Result<Arc<KeyEntry>, ServiceError> {
         let open = &self.require_open()?;
-        let tenant = &caller.principal.tenant;
-        let date = |date: Option<UnixMillis>| date.map_or("none".to_owned(), |time| time.0.to_string());
-        let (activates, expires) = (date(request.period.activates), date(request.period.expires));
-        let attributes = codec::to_bytes(&request.attributes);
-        let described = [
-            request.name.as_str().as_bytes(),
-            request.spec.name().as_bytes(),
-            request.protection.map_or("default", Protection::name).as_bytes(),
-            activates.as_bytes(),
-            expires.as_bytes(),
-            request.usage.map_or("default", KeyUsage::name).as_bytes(),
-            &attributes,
-        ];
-        let claim = self.claim(caller, Action::CreateKey, request.idempotency_token.as_deref(), &described);
+        let claim = self.claim(
+            caller,
+            Action::CreateKey,
+            request.idempotency_token.as_deref(),
+            &request.described().each_ref().map(Vec::as_slice),
+        );
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
             return self.answer_again(open, key_id, Action::CreateKey, caller).await;
         }
-        // After the look for an earlier request: a repeated one is the same request when its dates have come.
+        let (usage, protection) =
+            self.check_new_key(open, caller, request, |kind| open.pool.can(kind)).await?;
+        let place = (new_key_id(), KeyVersion::FIRST);
+        let version = self.new_version(open, caller, place, (request.spec, usage), protection).await?;
+        let new = NewKey { action: Action::CreateKey, usage, protection, version, import: None };
+        self.commit_new_key(open, caller, request, new, claim).await
+    }
+
+    /// Decides usage and protection of a key that somebody wants. Costs no HSM call. After the look for an earlier request:
+    /// a repeated one is the same request when its dates have come.
+    pub(super) async fn check_new_key(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        request: &CreateKey,
+        can_be_resident: impl Fn(ObjectKind) -> bool,
+    ) -> Result<(KeyUsage, Protection), ServiceError> {
         check_dates(request, now())?;
         self.check_allowed("spec", request.spec)?;
         let usage = usage::of_new_key(request.spec, request.usage)?;
         let by_name = KeySelector::Name(request.name.clone());
-        match open.find(&self.database, tenant, &by_name).await {
+        match open.find(&self.database, &caller.principal.tenant, &by_name).await {
             Ok(_) => return Err(key_exists(&request.name)),
             Err(error) if error.reason == Reason::KeyNotFound => {}
             Err(error) => return Err(error),
         }
-        let kind = object_kind(request.spec, usage);
+        let can_be_resident = can_be_resident(object_kind(request.spec, usage));
         let protection = match request.protection {
-            Some(Protection::HsmResident) if !open.pool.can(kind) => {
+            Some(Protection::HsmResident) if !can_be_resident => {
                 let spec = request.spec.name();
                 let message = format!(
-                    "this token has no mechanism for {spec}; choose protection wrapped or leave it out"
+                    "this token has no mechanism for {spec}, or takes no key from outside; choose protection wrapped or leave it out"
                 );
                 let error = ServiceError::new(Reason::SpecUnsupported, message);
                 return Err(ServiceError { field: Some("protection"), ..error });
             }
             Some(protection) => protection,
-            None if open.pool.can(kind) => Protection::HsmResident,
+            None if can_be_resident => Protection::HsmResident,
             None => Protection::HsmWrapped,
         };
-        let key_id = KeyId(uuid::Uuid::now_v7().into_bytes());
-        let place = (key_id, KeyVersion::FIRST);
-        let version = self.new_version(open, caller, place, (request.spec, usage), protection).await?;
+        Ok((usage, protection))
+    }
+
+    /// Commits a new key with its first version, and makes its object where it has one.
+    pub(super) async fn commit_new_key(
+        &self,
+        open: &Arc<Open>,
+        caller: &Caller,
+        request: &CreateKey,
+        new: NewKey,
+        claim: Option<Idempotency>,
+    ) -> Result<Arc<KeyEntry>, ServiceError> {
+        let NewKey { action, usage, protection, version, import } = new;
+        let key_id = version.key_id;
         let creating = KeyState::Creating.into();
         let standing =
             if version.standing == creating { creating } else { complete(creating, &request.period)? };
         let key = KeyRow {
-            tenant: tenant.clone(),
+            tenant: caller.principal.tenant.clone(),
             key_id,
             name: request.name.clone(),
             spec: request.spec,
@@ -191,18 +249,22 @@ impl Node {
             attributes: request.attributes.clone(),
             revision: 1,
         };
-        let record = self
-            .record(Action::CreateKey.event(), Outcome::Done, caller)
+        let mut record = self
+            .record(action.event(), Outcome::Done, caller)
             .key(key_id, Some(KeyVersion::FIRST))
             .detail("name", request.name.as_str())
             .detail("spec", request.spec.name())
             .detail("usage", usage.name())
             .detail("protection", protection.name());
+        if let Some(import) = &import {
+            record = record.detail("import", import.row().import_id.to_string());
+        }
         let record = dated(record, &request.period);
         let record = attributed(record, &KeyAttributes::default(), &request.attributes);
-        match self.commit_key(open, record, Draft::new_key(key, version), claim).await {
+        let draft = Draft::new_key(key, version).with_import(import);
+        match self.commit_key(open, record, draft, claim).await {
             Ok(Changed::Done) => self.finish_creation(open, key_id, caller).await,
-            Ok(Changed::Replayed(first)) => self.answer_again(open, first, Action::CreateKey, caller).await,
+            Ok(Changed::Replayed(first)) => self.answer_again(open, first, action, caller).await,
             Ok(Changed::Again) => Err(contention()),
             Err(error) => Err(error),
         }
@@ -232,6 +294,7 @@ impl Node {
             tenant,
             key_id: key.0,
             version: key.1,
+            origin: KeyOrigin::Generated,
             standing,
             destruction_request: None,
             created: now(),
@@ -268,7 +331,7 @@ impl Node {
 
     /// Answers a request that was made before with this token. It changes nothing, but it was asked: so it is
     /// recorded. The first try may have ended between the row and the HSM: so it is finished.
-    async fn answer_again(
+    pub(super) async fn answer_again(
         &self,
         open: &Arc<Open>,
         key_id: KeyId,
@@ -294,24 +357,37 @@ impl Node {
         record: Record,
         deadline: Instant,
     ) -> Result<Changed, ServiceError> {
-        let Material::Resident(object) = creating.material else {
-            return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
+        let object = match &creating.material {
+            Material::Resident(object) | Material::Staged { object, .. } => *object,
+            Material::Wrapped(_) | Material::Erased => {
+                return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
+            }
         };
         let kind = object_kind(entry.row.spec, entry.row.usage);
         let label = format!("{}@{}", entry.row.key_id, creating.version);
         // The object may exist already when an answer was lost or a node died between the two steps.
         let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;
-        let made = match confirmed {
-            Err(HsmError::NotFound { .. }) => {
-                match open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await
-                {
-                    // Another call finishes the same version at this moment.
-                    Err(HsmError::AlreadyExists { .. }) => return Ok(Changed::Again),
-                    made => made?,
-                }
+        let made = match (confirmed, &creating.material) {
+            (Err(HsmError::NotFound { .. }), Material::Staged { wrapped, .. }) => {
+                let place = (creating.key_id, creating.version);
+                let (tenant, spec) = (&entry.row.tenant, entry.row.spec);
+                let material = open.unwrap(&self.bundle, tenant, place, spec, wrapped, deadline).await?;
+                let work = move |session: &mut dyn HsmSession| {
+                    session.import(object, kind, &label, material.expose())
+                };
+                open.hsm("import", deadline, work).await
             }
-            confirmed => confirmed?,
+            (Err(HsmError::NotFound { .. }), _) => {
+                open.hsm("create", deadline, move |session| session.create(object, kind, &label)).await
+            }
+            (confirmed, _) => confirmed,
         };
+        let made = match made {
+            // Another call finishes the same version at this moment.
+            Err(HsmError::AlreadyExists { .. }) => return Ok(Changed::Again),
+            made => made?,
+        };
+        check_same(creating, &made)?;
         let mut key = entry.row.clone();
         let mut standing = complete(creating.standing, &Cryptoperiod::default())?;
         let mut versions = Vec::new();
@@ -322,8 +398,9 @@ impl Node {
             versions = superseded(&entry.versions)?;
             key.current_version = creating.version;
         }
-        let (check_value, public_key) = (made.check_value, made.pair_public_key);
-        versions.push(VersionRow { standing, check_value, public_key, ..creating.clone() });
+        let check_value = creating.check_value.or(made.check_value);
+        let (material, public_key) = (Material::Resident(object), made.pair_public_key);
+        versions.push(VersionRow { standing, material, check_value, public_key, ..creating.clone() });
         if key.standing.state == KeyState::Creating {
             key.standing = complete(key.standing, &key.period)?;
         }
@@ -517,12 +594,13 @@ impl Node {
                 open.advance(self.database.head().await?.catalogue);
                 Ok(Changed::Again)
             }
+            Commit::Refused(Refusal::ImportUsed) => Err(import_not_found()),
             Commit::Refused(Refusal::TokenConflict) => Err(token_conflict()),
             Commit::Refused(Refusal::Replayed(key_id)) => Ok(Changed::Replayed(key_id)),
         }
     }
 
-    fn claim(
+    pub(super) fn claim(
         &self,
         caller: &Caller,
         action: Action,
@@ -538,7 +616,7 @@ impl Node {
     }
 
     /// The key of an earlier, equal request with this token. Asked before any HSM call.
-    async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
+    pub(super) async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
         let Some(claim) = claim else { return Ok(None) };
         match self.database.find_token(claim, now()).await? {
             None => Ok(None),
@@ -548,8 +626,22 @@ impl Node {
     }
 }
 
+/// That the object is the key that was brought, as far as its public half or check value tell.
+fn check_same(creating: &VersionRow, made: &ConfirmedObject) -> Result<(), ServiceError> {
+    let is_other = |known: Option<bool>| known == Some(false);
+    let value = creating.check_value.zip(made.check_value).map(|(one, other)| one == other);
+    let public =
+        creating.public_key.as_ref().zip(made.pair_public_key.as_ref()).map(|(one, other)| one == other);
+    if !is_other(value) && !is_other(public) {
+        return Ok(());
+    }
+    let (key, version) = (creating.key_id, creating.version);
+    tracing::error!(%key, %version, "the HSM holds another key under the id of an imported one");
+    Err(ServiceError::new(Reason::Internal, "the HSM holds another key; see the server's log"))
+}
+
 /// The standing of a key whose material exists from now on.
-fn complete(standing: Standing, period: &Cryptoperiod) -> Result<Standing, ServiceError> {
+pub(super) fn complete(standing: Standing, period: &Cryptoperiod) -> Result<Standing, ServiceError> {
     let standing = standing.apply(KeyCommand::Complete).map_err(transition)?;
     match period.activates {
         Some(_) => Ok(standing),

@@ -222,6 +222,7 @@ impl Node {
                 return;
             }
             self.forget_destroyed(&open, &mut forget_since).await;
+            self.end_imports(&open).await;
             let may_destroy = watch.may_destroy();
             let due =
                 self.database.due_keys(now(), after.as_ref(), DUE_KEYS_MAX).await.unwrap_or_else(|error| {

@@ -324,6 +324,23 @@ impl Open {
                 (material, check_value, None)
             }
         };
+        let wrapped = self.wrap(bundle, tenant, key, spec, material, deadline).await?;
+        Ok(NewMaterial { wrapped, check_value, public_key })
+    }
+
+    /// Seals material by the current master key, for one version of one key.
+    ///
+    /// # Errors
+    /// Those of the HSM.
+    pub async fn wrap(
+        &self,
+        bundle: &Bundle,
+        tenant: &TenantName,
+        key: (KeyId, KeyVersion),
+        spec: KeySpec,
+        material: LockedBytes,
+        deadline: Instant,
+    ) -> Result<WrappedKey, ServiceError> {
         let master = bundle.current_master_key().clone();
         let aad = wrapped_key_associated_data(tenant, key, spec, master.version);
         let sealed = self
@@ -331,12 +348,11 @@ impl Open {
                 session.seal(master.object, master.algorithm, &aad, material.expose())
             })
             .await?;
-        let wrapped = WrappedKey {
+        Ok(WrappedKey {
             master_version: master.version,
             nonce: *sealed.nonce(),
             ciphertext_and_tag: sealed.into_ciphertext_and_tag(),
-        };
-        Ok(NewMaterial { wrapped, check_value, public_key })
+        })
     }
 
     /// The material of a wrapped version, opened once and then held in locked memory.
@@ -356,14 +372,36 @@ impl Open {
         if let Some(material) = held {
             return Ok(material);
         }
+        let material = self.unwrap(bundle, &key.tenant, place, key.spec, wrapped, deadline).await?;
+        let mut materials = self.materials.write().unwrap_or_else(PoisonError::into_inner);
+        if materials.len() >= OPEN_MATERIALS_MAX {
+            materials.clear();
+        }
+        materials.insert(place, material.clone());
+        Ok(material)
+    }
+
+    /// Opens what [`Open::wrap`] sealed, and keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`Open::material`].
+    pub async fn unwrap(
+        &self,
+        bundle: &Bundle,
+        tenant: &TenantName,
+        place: (KeyId, KeyVersion),
+        spec: KeySpec,
+        wrapped: &[u8],
+        deadline: Instant,
+    ) -> Result<Arc<LockedBytes>, ServiceError> {
         let corrupt = || {
-            tracing::error!(key = %key.key_id, version = %version.version, "a wrapped key does not open");
+            tracing::error!(key = %place.0, version = %place.1, "a wrapped key does not open");
             ServiceError::new(Reason::Internal, "a stored key does not open; see the server's log")
         };
         let wrapped = WrappedKey::open(wrapped).map_err(|_| corrupt())?;
         let master = bundle.master_key(wrapped.master_version).ok_or_else(corrupt)?.clone();
-        let aad = wrapped_key_associated_data(&key.tenant, place, key.spec, master.version);
-        let expected_len = key.spec.key_len();
+        let aad = wrapped_key_associated_data(tenant, place, spec, master.version);
+        let expected_len = spec.key_len();
         let opened = self
             .hsm("open", deadline, move |session| {
                 let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag)?;
@@ -377,16 +415,10 @@ impl Open {
                 Ok(Arc::new(material))
             })
             .await;
-        let material = match opened {
-            Err(HsmError::CiphertextInvalid) => return Err(corrupt()),
-            other => other?,
-        };
-        let mut materials = self.materials.write().unwrap_or_else(PoisonError::into_inner);
-        if materials.len() >= OPEN_MATERIALS_MAX {
-            materials.clear();
+        match opened {
+            Err(HsmError::CiphertextInvalid) => Err(corrupt()),
+            other => Ok(other?),
         }
-        materials.insert(place, material.clone());
-        Ok(material)
     }
 }
 
@@ -424,6 +456,10 @@ impl Open {
             Material::Resident(object) => Ok(Place::Resident(*object)),
             Material::Wrapped(wrapped) => {
                 self.material(bundle, key, version, wrapped, deadline).await.map(Place::Wrapped)
+            }
+            // No state in which it is asked for comes before the object.
+            Material::Staged { .. } => {
+                Err(ServiceError::new(Reason::KeyStateForbids, "the key is not in the HSM yet; try again"))
             }
             Material::Erased => Err(ServiceError::new(Reason::KeyStateForbids, "the key is destroyed")),
         }

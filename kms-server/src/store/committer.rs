@@ -5,7 +5,7 @@
 //! applies changes as conditional SQL, writes one segment row for the whole batch and the new head.
 
 use super::database::{Database, DatabaseError, Head, StoredCheckpoint};
-use super::rows::{AliasRow, CountRow, KeyRow, VersionRow};
+use super::rows::{AliasRow, CountRow, ImportRow, KeyRow, VersionRow};
 use crate::crash::{self, CommitStep};
 use kms_core::asymmetric::PrivateKey;
 use kms_core::audit::{BATCH_HEAD_DOMAIN, BatchHead, Leaf, Record, Segment};
@@ -48,7 +48,11 @@ pub enum Change {
         versions: Vec<(VersionRow, Digest32)>,
         /// The certificate of a destruction that this change ends, with its time.
         certificate: Option<(UnixMillis, Vec<u8>)>,
+        /// The import that this change uses up.
+        import: Option<Box<ImportChange>>,
     },
+    /// A one-time key for an import.
+    Import(Box<ImportChange>),
     /// An alias names a key, whether it is new or named another one before. The entry says under which catalogue it was
     /// decided that the name is free.
     Alias(Box<(AliasRow, Digest32)>),
@@ -68,6 +72,45 @@ pub enum Change {
     },
     /// A signed checkpoint.
     Checkpoint(Box<StoredCheckpoint>),
+}
+
+/// A change of an import. MACs name the row that it changes, as revisions do with keys.
+#[derive(Clone, Debug)]
+pub enum ImportChange {
+    /// It is begun.
+    New {
+        /// The row.
+        row: ImportRow,
+        /// Its MAC.
+        mac: Digest32,
+    },
+    /// Its key pair was made, or it was used.
+    Changed {
+        /// The MAC of the row as it was.
+        before: Digest32,
+        /// The row as it shall be.
+        row: ImportRow,
+        /// Its MAC.
+        mac: Digest32,
+    },
+    /// It is over, and its key pair is gone.
+    Removed {
+        /// The MAC of the row as it was.
+        before: Digest32,
+        /// The row.
+        row: ImportRow,
+    },
+}
+
+impl ImportChange {
+    /// The row as it shall be, or was.
+    pub fn row(&self) -> &ImportRow {
+        match self {
+            ImportChange::New { row, .. }
+            | ImportChange::Changed { row, .. }
+            | ImportChange::Removed { row, .. } => row,
+        }
+    }
 }
 
 /// Makes a retried request return the first result instead of doing the work twice.
@@ -110,6 +153,8 @@ pub enum Refusal {
     Exists,
     /// The row has another revision than expected.
     Conflict,
+    /// The import that the key comes from was used, or has expired.
+    ImportUsed,
     /// The idempotency token was used with another request.
     TokenConflict,
     /// The idempotency token was used with this request: its result.
@@ -441,7 +486,11 @@ impl<R: CryptoRng + Send> Worker<R> {
                 catalogue.0 += 1;
                 Ok(Ok(()))
             }
-            Some(Change::Key { expected_revision, key, versions, certificate }) => {
+            Some(Change::Import(change)) => match self.database.change_import(connection, change).await? {
+                true => Ok(Ok(())),
+                false => refused(Refusal::Conflict),
+            },
+            Some(Change::Key { expected_revision, key, versions, certificate, import }) => {
                 let (row, mac) = key.as_ref();
                 if let Some(claim) = &entry.idempotency {
                     let used = self.database.claim_token(connection, claim, row.key_id, time).await?;
@@ -453,7 +502,13 @@ impl<R: CryptoRng + Send> Worker<R> {
                         });
                     }
                 }
+                // Looked at first and changed last: a refused entry changes nothing.
+                let is_import_there = match import {
+                    Some(import) => self.database.has_import(connection, import).await?,
+                    None => true,
+                };
                 let refusal = match expected_revision {
+                    _ if !is_import_there => Some(Refusal::ImportUsed),
                     None if self.database.has_alias(connection, &row.tenant, &row.name).await? => {
                         Some(Refusal::Exists)
                     }
@@ -473,6 +528,9 @@ impl<R: CryptoRng + Send> Worker<R> {
                 }
                 for (version, mac) in versions {
                     self.database.put_version(connection, version, mac).await?;
+                }
+                if let Some(import) = import {
+                    self.database.change_import(connection, import).await?;
                 }
                 if let Some(certificate) = certificate {
                     self.database.insert_destruction(connection, row, certificate).await?;

@@ -9,9 +9,10 @@ mod rows;
 mod writing;
 
 pub use committer::{
-    BatchMeter, Change, Commit, CommitError, Committer, Entry, HeadSigner, Idempotency, Refusal,
+    BatchMeter, Change, Commit, CommitError, Committer, Entry, HeadSigner, Idempotency, ImportChange, Refusal,
 };
 pub use database::{Database, DatabaseError, Head, KeyWithVersions, StoredCheckpoint, StoredSegment};
 pub use rows::{
-    AliasRow, CountRow, DestructionRequest, KeyRow, Material, RowMac, RowMacError, VersionRow, request_digest,
+    AliasRow, CountRow, DestructionRequest, ImportRow, KeyRow, Material, RowMac, RowMacError, VersionRow,
+    request_digest,
 };

@@ -1,7 +1,7 @@
 //! What is read: keys with their MACs checked, the log, its checkpoints and its head.
 
 use super::database::{Database, DatabaseError, Head, KeyWithVersions, StoredSegment};
-use super::rows::{AliasRow, CountRow, DestructionRequest, KeyRow, Material, RowMac, VersionRow};
+use super::rows::{AliasRow, CountRow, DestructionRequest, ImportRow, KeyRow, Material, RowMac, VersionRow};
 use super::writing::to_i64;
 use kms_core::audit::SignedCheckpoint;
 use kms_core::codec;
@@ -12,7 +12,7 @@ use kms_core::id::{
 use kms_core::key::{Cryptoperiod, Destruction, KeyState, Standing};
 use kms_core::merkle::Frontier;
 use kms_core::pair::PairPublicKey;
-use kms_core::spec::{KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Digest32};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -23,6 +23,13 @@ macro_rules! key_columns {
     () => {
         "tenant, key_id, name, spec, usage, protection, state, state_before, destroys, destruction_asked, \
          destruction_asked_by, current_version, creator, created, activates, expires, attributes, revision, mac"
+    };
+}
+
+/// What [`import_from`] reads, in its order.
+macro_rules! import_columns {
+    () => {
+        "tenant, import_id, spec, hsm_object, wrapped, public_key, creator, created, expires, mac"
     };
 }
 
@@ -230,6 +237,61 @@ impl Database {
         rows.iter().map(|row| key_from(row, mac)).collect()
     }
 
+    /// One import of a tenant, used or not.
+    ///
+    /// # Errors
+    /// As [`Database::find_key`].
+    pub async fn find_import(
+        &self,
+        tenant: &TenantName,
+        import_id: KeyId,
+        mac: &RowMac,
+    ) -> Result<Option<ImportRow>, DatabaseError> {
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            import_columns!(),
+            " FROM imports WHERE tenant = $1 AND import_id = $2"
+        ))
+        .bind(tenant.as_str())
+        .bind(import_id.0.to_vec())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| import_from(&row, mac)).transpose()
+    }
+
+    /// How many imports a tenant has, used and expired ones among them while their key pairs are there.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn count_imports(&self, tenant: &TenantName) -> Result<u64, DatabaseError> {
+        let row = sqlx::query("SELECT COUNT(*) FROM imports WHERE tenant = $1")
+            .bind(tenant.as_str())
+            .fetch_one(&self.pool)
+            .await?;
+        to_u64(row.try_get(0)?, "imports")
+    }
+
+    /// Imports that are used or have expired. A row that somebody else changed is an error of its own: nothing is done
+    /// about the object that it names.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when the database does not answer.
+    pub async fn ended_imports(
+        &self,
+        now: UnixMillis,
+        mac: &RowMac,
+    ) -> Result<Vec<Result<ImportRow, DatabaseError>>, DatabaseError> {
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            import_columns!(),
+            " FROM imports WHERE expires <= $1 LIMIT 1000"
+        ))
+        .bind(to_i64(now.0))
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.iter().map(|row| import_from(row, mac)).collect())
+    }
+
     /// Keys with a version that was being created when something stopped.
     ///
     /// # Errors
@@ -328,16 +390,19 @@ impl Database {
     /// # Errors
     /// [`DatabaseError`] when the database does not answer.
     pub async fn hsm_objects(&self) -> Result<Vec<HsmObjectId>, DatabaseError> {
-        let rows = sqlx::query("SELECT hsm_object FROM key_versions WHERE hsm_object IS NOT NULL")
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT hsm_object FROM key_versions WHERE hsm_object IS NOT NULL \
+             UNION ALL SELECT hsm_object FROM imports WHERE hsm_object IS NOT NULL",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter().map(|row| object_from(row.try_get(0)?)).collect()
     }
 
     async fn with_versions(&self, key: KeyRow, mac: &RowMac) -> Result<KeyWithVersions, DatabaseError> {
         let rows = sqlx::query(
             "SELECT version, state, created, hsm_object, wrapped, mac, state_before, destroys, destruction_asked, \
-             destruction_asked_by, check_value, public_key FROM key_versions \
+             destruction_asked_by, check_value, public_key, origin FROM key_versions \
              WHERE tenant = $1 AND key_id = $2 ORDER BY version",
         )
         .bind(key.tenant.as_str())
@@ -528,20 +593,51 @@ fn alias_from(row: &AnyRow, mac: &RowMac) -> Result<AliasRow, DatabaseError> {
     Ok(alias)
 }
 
+fn public_key_from(row: &AnyRow, column: usize) -> Result<Option<PairPublicKey>, DatabaseError> {
+    let der: Option<Vec<u8>> = row.try_get(column)?;
+    let read = |der: Vec<u8>| PairPublicKey::from_spki(&der);
+    der.map(read).transpose().map_err(|_| DatabaseError::Corrupt { what: "public key" })
+}
+
+/// The columns `hsm_object` and `wrapped`.
+fn material_from(object: Option<Vec<u8>>, wrapped: Option<Vec<u8>>) -> Result<Material, DatabaseError> {
+    Ok(match (object.map(object_from).transpose()?, wrapped) {
+        (None, None) => Material::Erased,
+        (Some(object), None) => Material::Resident(object),
+        (None, Some(wrapped)) => Material::Wrapped(wrapped),
+        (Some(object), Some(wrapped)) => Material::Staged { object, wrapped },
+    })
+}
+
+/// What `import_columns` names, in its order.
+fn import_from(row: &AnyRow, mac: &RowMac) -> Result<ImportRow, DatabaseError> {
+    let import = ImportRow {
+        tenant: parse(row, 0, |text| TenantName::parse(text).ok())?,
+        import_id: key_id_from(row.try_get(1)?)?,
+        spec: parse(row, 2, KeySpec::from_name)?,
+        material: material_from(row.try_get(3)?, row.try_get(4)?)?,
+        public_key: public_key_from(row, 5)?,
+        creator: parse(row, 6, |text| Principal::parse(text).ok())?,
+        created: UnixMillis(to_u64(row.try_get(7)?, "import")?),
+        expires: UnixMillis(to_u64(row.try_get(8)?, "import")?),
+    };
+    mac.check(import.import_id, &mac.of_import(&import), &row.try_get::<Vec<u8>, _>(9)?)?;
+    Ok(import)
+}
+
 fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, DatabaseError> {
     let hsm_object: Option<Vec<u8>> = row.try_get(3)?;
     let wrapped: Option<Vec<u8>> = row.try_get(4)?;
     let (standing, destruction_request) = standing_from(row, 1, 6)?;
-    let material = match (hsm_object, wrapped) {
-        (None, None) if standing.state.is_destroyed() => Material::Erased,
-        (Some(object), None) if !standing.state.is_destroyed() => Material::Resident(object_from(object)?),
-        (None, Some(wrapped)) if !standing.state.is_destroyed() => Material::Wrapped(wrapped),
-        _ => return Err(DatabaseError::Corrupt { what: "key material" }),
-    };
+    let material = material_from(hsm_object, wrapped)?;
+    if (material == Material::Erased) != standing.state.is_destroyed() {
+        return Err(DatabaseError::Corrupt { what: "key material" });
+    }
     let version = VersionRow {
         tenant: key.tenant.clone(),
         key_id: key.key_id,
         version: version_number(row.try_get(0)?)?,
+        origin: parse(row, 12, KeyOrigin::from_name)?,
         standing,
         destruction_request,
         created: UnixMillis(to_u64(row.try_get(2)?, "key version")?),
@@ -555,12 +651,7 @@ fn version_from(row: &AnyRow, key: &KeyRow, mac: &RowMac) -> Result<VersionRow, 
                     .map_err(|_| DatabaseError::Corrupt { what: "check value" })?,
             ),
         },
-        public_key: match row.try_get::<Option<Vec<u8>>, _>(11)? {
-            None => None,
-            Some(der) => Some(
-                PairPublicKey::from_spki(&der).map_err(|_| DatabaseError::Corrupt { what: "public key" })?,
-            ),
-        },
+        public_key: public_key_from(row, 11)?,
     };
     mac.check(key.key_id, &mac.of_version(&version), &row.try_get::<Vec<u8>, _>(5)?)?;
     Ok(version)

@@ -5,7 +5,7 @@ use kms_core::codec;
 use kms_core::id::{HsmObjectId, KeyId, KeyName, KeyVersion, Principal, TenantName, UnixMillis};
 use kms_core::key::{Cryptoperiod, Standing};
 use kms_core::pair::PairPublicKey;
-use kms_core::spec::{KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use subtle::ConstantTimeEq;
@@ -92,6 +92,13 @@ pub enum Material {
     Resident(HsmObjectId),
     /// Sealed by a master key (docs/formats/database.md).
     Wrapped(Vec<u8>),
+    /// Brought by somebody and on its way into the HSM: sealed until the object exists.
+    Staged {
+        /// The object that it becomes.
+        object: HsmObjectId,
+        /// As [`Material::Wrapped`].
+        wrapped: Vec<u8>,
+    },
     /// It was destroyed.
     Erased,
 }
@@ -105,6 +112,8 @@ pub struct VersionRow {
     pub key_id: KeyId,
     /// The version.
     pub version: KeyVersion,
+    /// Who made its material.
+    pub origin: KeyOrigin,
     /// Its own standing, as it was last written.
     pub standing: Standing,
     /// Who asked for its destruction; present exactly when the standing has one.
@@ -115,7 +124,7 @@ pub struct VersionRow {
     pub material: Material,
     /// The first bytes of a zero block encrypted under it, where they are known.
     pub check_value: Option<CheckValue>,
-    /// The public half of a key pair, from when it is complete. It outlives the private half.
+    /// The public half of a key pair, from when it is known. It outlives the private half.
     pub public_key: Option<PairPublicKey>,
 }
 
@@ -124,6 +133,27 @@ impl VersionRow {
     pub fn standing_at(&self, time: UnixMillis) -> Standing {
         Cryptoperiod::default().standing_at(self.standing, time)
     }
+}
+
+/// A one-time key pair to which somebody wraps key material.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportRow {
+    /// The tenant that owns it.
+    pub tenant: TenantName,
+    /// Its identity, of the same kind as a key's.
+    pub import_id: KeyId,
+    /// What the pair is made of.
+    pub spec: KeySpec,
+    /// Its private half.
+    pub material: Material,
+    /// Its public half; absent until the object in the HSM is made.
+    pub public_key: Option<PairPublicKey>,
+    /// Who asked for it.
+    pub creator: Principal,
+    /// When.
+    pub created: UnixMillis,
+    /// Until when it can be used; 0 once it was.
+    pub expires: UnixMillis,
 }
 
 /// A row's MAC is not the one of its contents.
@@ -172,6 +202,16 @@ fn standing_fields(standing: &Standing, request: Option<&DestructionRequest>) ->
     ]
 }
 
+/// What kind of material it is, and the bytes that say where or what it is.
+fn material_fields(material: &Material) -> (&'static [u8], Vec<u8>) {
+    match material {
+        Material::Resident(object) => (b"resident", object.0.to_vec()),
+        Material::Wrapped(wrapped) => (b"wrapped", wrapped.clone()),
+        Material::Staged { object, wrapped } => (b"staged", [&object.0, wrapped.as_slice()].concat()),
+        Material::Erased => (b"erased", Vec::new()),
+    }
+}
+
 fn key_row(row: &KeyRow) -> Vec<u8> {
     let [state, before, destroys, asked, by] =
         standing_fields(&row.standing, row.destruction_request.as_ref());
@@ -216,11 +256,7 @@ impl RowMac {
 
     /// MAC of a version row.
     pub fn of_version(&self, row: &VersionRow) -> Digest32 {
-        let (kind, material): (&[u8], &[u8]) = match &row.material {
-            Material::Resident(object) => (b"resident", &object.0),
-            Material::Wrapped(wrapped) => (b"wrapped", wrapped),
-            Material::Erased => (b"erased", b""),
-        };
+        let (kind, material) = material_fields(&row.material);
         let [state, before, destroys, asked, by] =
             standing_fields(&row.standing, row.destruction_request.as_ref());
         self.mac(&canonical(&[
@@ -228,6 +264,7 @@ impl RowMac {
             row.tenant.as_str().as_bytes(),
             &row.key_id.0,
             &row.version.number().to_be_bytes(),
+            row.origin.name().as_bytes(),
             &state,
             &before,
             &destroys,
@@ -235,7 +272,7 @@ impl RowMac {
             &by,
             &row.created.0.to_be_bytes(),
             kind,
-            material,
+            &material,
             row.check_value.as_ref().map_or(&[], |value| &value.0),
             &row.public_key.as_ref().map(PairPublicKey::to_spki).unwrap_or_default(),
         ]))
@@ -249,6 +286,23 @@ impl RowMac {
             row.name.as_str().as_bytes(),
             &row.key_id.0,
             &row.changed.0.to_be_bytes(),
+        ]))
+    }
+
+    /// MAC of an import row.
+    pub fn of_import(&self, row: &ImportRow) -> Digest32 {
+        let (kind, material) = material_fields(&row.material);
+        self.mac(&canonical(&[
+            b"kms/v1/row/import",
+            row.tenant.as_str().as_bytes(),
+            &row.import_id.0,
+            row.spec.name().as_bytes(),
+            kind,
+            &material,
+            &row.public_key.as_ref().map(PairPublicKey::to_spki).unwrap_or_default(),
+            row.creator.to_uri().as_bytes(),
+            &row.created.0.to_be_bytes(),
+            &row.expires.0.to_be_bytes(),
         ]))
     }
 
@@ -363,6 +417,7 @@ mod tests {
             tenant: default_tenant(),
             key_id: KEY_ID,
             version,
+            origin: KeyOrigin::Generated,
             standing: KeyState::Active.into(),
             destruction_request: None,
             created: CREATED,
@@ -391,6 +446,24 @@ mod tests {
             ..of_material(Material::Erased)
         };
         is_documented("version, destroyed", |suite| row_mac(suite).of_version(&erased));
+        is_documented("version, staged", |suite| {
+            let material = Material::Staged { object: HsmObjectId([9; 16]), wrapped: wrapped(suite) };
+            let creating = KeyState::Creating.into();
+            let staged =
+                VersionRow { standing: creating, origin: KeyOrigin::Imported, ..of_material(material) };
+            row_mac(suite).of_version(&staged)
+        });
+        let import = ImportRow {
+            tenant: default_tenant(),
+            import_id: KEY_ID,
+            spec: KeySpec::Sm2,
+            material: Material::Resident(HsmObjectId([9; 16])),
+            public_key: None,
+            creator: Principal::parse("kms://default/administrator/admin").expect("valid"),
+            created: CREATED,
+            expires: time,
+        };
+        is_documented("import", |suite| row_mac(suite).of_import(&import));
         is_documented("version, wrapped", |suite| {
             row_mac(suite).of_version(&of_material(Material::Wrapped(wrapped(suite))))
         });

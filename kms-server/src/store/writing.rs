@@ -1,5 +1,6 @@
 //! What the committer writes: one text of SQL for SQLite and PostgreSQL wherever the dialects allow.
 
+use super::committer::ImportChange;
 use super::database::{Database, DatabaseError, Dialect, Head, StoredCheckpoint};
 use super::rows::{AliasRow, CountRow, KeyRow, Material, VersionRow};
 use kms_core::audit::Segment;
@@ -13,6 +14,16 @@ use sqlx::{Any, AnyConnection, Connection, Row, Transaction};
 
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).expect("indexes, revisions and milliseconds stay far below 2^63")
+}
+
+/// The columns `hsm_object` and `wrapped`.
+fn material_columns(material: &Material) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    match material {
+        Material::Resident(object) => (Some(object.0.to_vec()), None),
+        Material::Wrapped(wrapped) => (None, Some(wrapped.clone())),
+        Material::Staged { object, wrapped } => (Some(object.0.to_vec()), Some(wrapped.clone())),
+        Material::Erased => (None, None),
+    }
 }
 
 fn frontier_bytes(frontier: &Frontier) -> Vec<u8> {
@@ -262,15 +273,11 @@ impl Database {
         row: &VersionRow,
         mac: &Digest32,
     ) -> Result<(), DatabaseError> {
-        let (hsm_object, wrapped) = match &row.material {
-            Material::Resident(object) => (Some(object.0.to_vec()), None),
-            Material::Wrapped(wrapped) => (None, Some(wrapped.clone())),
-            Material::Erased => (None, None),
-        };
+        let (hsm_object, wrapped) = material_columns(&row.material);
         sqlx::query(
             "INSERT INTO key_versions (tenant, key_id, version, state, created, hsm_object, wrapped, mac, \
-             state_before, destroys, destruction_asked, destruction_asked_by, check_value, public_key) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             state_before, destroys, destruction_asked, destruction_asked_by, check_value, public_key, \
+             origin) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
              ON CONFLICT (tenant, key_id, version) DO UPDATE SET state = excluded.state, mac = excluded.mac, \
              hsm_object = excluded.hsm_object, wrapped = excluded.wrapped, state_before = excluded.state_before, \
              destroys = excluded.destroys, destruction_asked = excluded.destruction_asked, \
@@ -291,9 +298,84 @@ impl Database {
         .bind(row.destruction_request.as_ref().map(|one| one.by.to_uri()))
         .bind(row.check_value.map(|value| value.0.to_vec()))
         .bind(row.public_key.as_ref().map(PairPublicKey::to_spki))
+        .bind(row.origin.name())
         .execute(connection)
         .await?;
         Ok(())
+    }
+
+    /// Whether the row that an import is to be changed from is there.
+    pub(super) async fn has_import(
+        &self,
+        connection: &mut AnyConnection,
+        change: &ImportChange,
+    ) -> Result<bool, DatabaseError> {
+        let (ImportChange::Changed { before, row, .. } | ImportChange::Removed { before, row }) = change
+        else {
+            return Ok(false);
+        };
+        let found =
+            sqlx::query("SELECT COUNT(*) FROM imports WHERE tenant = $1 AND import_id = $2 AND mac = $3")
+                .bind(row.tenant.as_str())
+                .bind(row.import_id.0.to_vec())
+                .bind(before.0.to_vec())
+                .fetch_one(connection)
+                .await?;
+        Ok(found.try_get::<i64, _>(0)? > 0)
+    }
+
+    /// Inserts, changes or removes an import. `false` when the row is not the one that it is to be changed from.
+    pub(super) async fn change_import(
+        &self,
+        connection: &mut AnyConnection,
+        change: &ImportChange,
+    ) -> Result<bool, DatabaseError> {
+        let (tenant, import_id) = (&change.row().tenant, change.row().import_id);
+        let done = match change {
+            ImportChange::New { row, mac } => {
+                let (hsm_object, wrapped) = material_columns(&row.material);
+                sqlx::query(
+                    "INSERT INTO imports (tenant, import_id, spec, hsm_object, wrapped, public_key, creator, \
+                     created, expires, mac) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(tenant.as_str())
+                .bind(import_id.0.to_vec())
+                .bind(row.spec.name())
+                .bind(hsm_object)
+                .bind(wrapped)
+                .bind(row.public_key.as_ref().map(PairPublicKey::to_spki))
+                .bind(row.creator.to_uri())
+                .bind(to_i64(row.created.0))
+                .bind(to_i64(row.expires.0))
+                .bind(mac.0.to_vec())
+                .execute(connection)
+                .await?
+            }
+            ImportChange::Changed { before, row, mac } => {
+                sqlx::query(
+                    "UPDATE imports SET public_key = $1, expires = $2, mac = $3 \
+                     WHERE tenant = $4 AND import_id = $5 AND mac = $6",
+                )
+                .bind(row.public_key.as_ref().map(PairPublicKey::to_spki))
+                .bind(to_i64(row.expires.0))
+                .bind(mac.0.to_vec())
+                .bind(tenant.as_str())
+                .bind(import_id.0.to_vec())
+                .bind(before.0.to_vec())
+                .execute(connection)
+                .await?
+            }
+            ImportChange::Removed { before, .. } => {
+                sqlx::query("DELETE FROM imports WHERE tenant = $1 AND import_id = $2 AND mac = $3")
+                    .bind(tenant.as_str())
+                    .bind(import_id.0.to_vec())
+                    .bind(before.0.to_vec())
+                    .execute(connection)
+                    .await?
+            }
+        };
+        Ok(done.rows_affected() == 1)
     }
 
     /// Writes a destruction certificate.

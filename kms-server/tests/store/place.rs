@@ -16,7 +16,7 @@ use kms_core::id::{
 };
 use kms_core::key::{Cryptoperiod, KeyState};
 use kms_core::merkle::Frontier;
-use kms_core::spec::{KeySpec, KeyUsage, Protection};
+use kms_core::spec::{KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::{AeadAlgorithm, CheckValue, Digest32, Suite};
 use kms_hsm::LockedBytes;
 use kms_server::random::{now, random_id, system_rng};
@@ -230,6 +230,7 @@ impl Place {
             key: Box::new((key.clone(), self.mac.of_key(key))),
             versions: versions.collect(),
             certificate,
+            import: None,
         };
         Entry { change: Some(change), ..Entry::record(record("key.create")) }
     }
@@ -316,13 +317,15 @@ pub fn version_row(key: &KeyRow, number: u32) -> VersionRow {
         tenant: key.tenant.clone(),
         key_id: key.key_id,
         version: KeyVersion::new(number).expect("from 1"),
+        origin: KeyOrigin::Generated,
         standing: KeyState::Active.into(),
         destruction_request: None,
         created: UnixMillis(1),
         check_value: Some(CheckValue([number as u8; 3])),
         public_key: None,
-        // Both kinds of material: the other column of each is NULL.
+        // Every kind of material: a column that it does not need is NULL.
         material: match number {
+            3 => Material::Staged { object: HsmObjectId([3; 16]), wrapped: vec![3; 60] },
             1 => Material::Wrapped(vec![key.key_id.0[0]; 60]),
             _ => Material::Resident(HsmObjectId([number as u8; 16])),
         },

@@ -42,6 +42,7 @@ pub async fn edited(place: Place) {
         ("keys", "revision", "2"),
         ("keys", "mac", &bytes),
         ("key_versions", "state", "'DEACTIVATED'"),
+        ("key_versions", "origin", "'imported'"),
         ("key_versions", "created", "2"),
         ("key_versions", "check_value", &three),
         ("key_versions", "check_value", "NULL"),

@@ -4,6 +4,7 @@ mod ceremony_refusals;
 mod configured;
 mod counted;
 mod forged_offer;
+mod imports;
 mod key_specs;
 mod limits;
 mod listeners;

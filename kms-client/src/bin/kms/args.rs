@@ -109,35 +109,65 @@ pub enum Command {
     },
 }
 
+/// What a key shall be.
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// 1 to 64 lower-case letters, digits, '.', '_', '-'
+    pub name: String,
+    /// Algorithm
+    #[arg(long, value_parser = parse_spec, value_name = "SPEC")]
+    pub spec: KeySpec,
+    /// Where the material is; by default resident where the token can
+    #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
+    pub protection: Option<Protection>,
+    /// Not to be used before this time, or for so long from now
+    #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
+    pub activates: Option<UnixMillis>,
+    /// Decrypts only from this time on, or after so long from now
+    #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
+    pub expires: Option<UnixMillis>,
+    /// What it is for; by default the first usage of its specification
+    #[arg(long, value_parser = parse_usage, value_name = "USAGE")]
+    pub usage: Option<KeyUsage>,
+    #[command(flatten)]
+    pub attributes: AttributeArguments,
+    /// Do not destroy it until the protection is ended
+    #[arg(long)]
+    pub protect: bool,
+    /// Makes the command safe to repeat for 24 hours
+    #[arg(long, value_name = "TOKEN")]
+    pub idempotency_token: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Make a key
-    Create {
-        /// 1 to 64 lower-case letters, digits, '.', '_', '-'
-        name: String,
-        /// Algorithm
+    Create(CreateArguments),
+    /// Get a public key to which a key from elsewhere is wrapped, for one import
+    ImportParameters {
+        /// What it is: rsa-3072, rsa-4096 or sm2; by default the one of the suite
         #[arg(long, value_parser = parse_spec, value_name = "SPEC")]
-        spec: KeySpec,
-        /// Where the material is; by default resident where the token can
-        #[arg(long, value_parser = parse_protection, value_name = "resident|wrapped")]
-        protection: Option<Protection>,
-        /// Not to be used before this time, or for so long from now
-        #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
-        activates: Option<UnixMillis>,
-        /// Decrypts only from this time on, or after so long from now
-        #[arg(long, value_name = "RFC3339|DURATION", value_parser = parse_until)]
-        expires: Option<UnixMillis>,
-        /// What it is for; by default the first usage of its specification
-        #[arg(long, value_parser = parse_usage, value_name = "USAGE")]
-        usage: Option<KeyUsage>,
+        wrapping_key: Option<KeySpec>,
+        /// How long it can be used, up to a day
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        valid_seconds: Option<u32>,
+        /// Write the public key, in PEM, into this new file
+        #[arg(long, value_name = "FILE")]
+        out_public_key: PathBuf,
+    },
+    /// Make a key of material that was wrapped to an import's public key
+    Import {
         #[command(flatten)]
-        attributes: AttributeArguments,
-        /// Do not destroy it until the protection is ended
-        #[arg(long)]
-        protect: bool,
-        /// Makes the command safe to repeat for 24 hours
-        #[arg(long, value_name = "TOKEN")]
-        idempotency_token: Option<String>,
+        create: CreateArguments,
+        /// From `kms key import-parameters`
+        #[arg(long, value_name = "ID")]
+        import_id: String,
+        /// The wrapped material
+        #[arg(long = "in", value_name = "FILE")]
+        source: PathBuf,
+        /// Refuse a key of a cipher with another check value: 6 hexadecimal digits
+        #[arg(long, value_name = "HEX")]
+        check_value: Option<String>,
     },
     /// List keys
     List {

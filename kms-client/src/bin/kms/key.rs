@@ -1,8 +1,8 @@
 //! `kms key`.
 
-use crate::args::{AttributeArguments, KeyArgument, KeyCommand};
+use crate::args::{AttributeArguments, CreateArguments, KeyArgument, KeyCommand};
 use crate::output::{Failure, fields, hex, table};
-use crate::{Session, csr, destruction, key_reference, sign};
+use crate::{Session, csr, destruction, imports, key_reference, sign};
 use kms_client::audit::rfc3339;
 use kms_client::{
     AttributeChanges, ClientError, CreateKey, Description, IdempotencyToken, Key, KeyAttributes, KeyFilter,
@@ -14,34 +14,17 @@ use std::collections::BTreeMap;
 
 pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> {
     match command {
-        KeyCommand::Create {
-            name,
-            spec,
-            protection,
-            activates,
-            expires,
-            usage,
-            attributes,
-            protect,
-            idempotency_token,
-        } => {
-            let name = KeyName::parse(&name)
-                .map_err(|error| Failure::field("name", error, "kms key create --help"))?;
-            let token = token(idempotency_token)?;
-            let period = Cryptoperiod { activates, expires };
-            let AttributeChanges { sensitivity, owner, description, labels, retain_until, .. } =
-                changes(attributes, vec![])?;
-            let attributes = KeyAttributes {
-                sensitivity: sensitivity.unwrap_or(Sensitivity::HIGHEST),
-                owner: owner.unwrap_or_default(),
-                description: description.unwrap_or_default(),
-                labels: labels.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
-                retain_until,
-                is_protected: protect,
-                ..KeyAttributes::default()
-            };
-            let create = CreateKey { name, spec, protection, usage, period, attributes };
+        KeyCommand::Create(arguments) => {
+            let (create, token) = new_key(arguments)?;
             show(session, session.connect().await?.create_key(&create, &token).await?)
+        }
+        KeyCommand::ImportParameters { wrapping_key, valid_seconds, out_public_key } => {
+            imports::parameters(session, wrapping_key, valid_seconds, &out_public_key).await
+        }
+        KeyCommand::Import { create, import_id, source, check_value } => {
+            let (create, token) = new_key(create)?;
+            let given = (import_id.as_str(), source.as_path(), check_value.as_deref());
+            show(session, imports::import(session, create, &token, given).await?)
         }
         KeyCommand::List { labels, state } => {
             let filter = KeyFilter { labels: parse_labels(labels)?, state };
@@ -107,6 +90,36 @@ pub async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> 
         KeyCommand::Certificates { key } => destruction::certificates(session, &key).await,
         KeyCommand::VerifyCertificate { file, bundle } => destruction::verify(session, &file, &bundle),
     }
+}
+
+fn new_key(arguments: CreateArguments) -> Result<(CreateKey, IdempotencyToken), Failure> {
+    let CreateArguments {
+        name,
+        spec,
+        protection,
+        activates,
+        expires,
+        usage,
+        attributes,
+        protect,
+        idempotency_token,
+    } = arguments;
+    let name =
+        KeyName::parse(&name).map_err(|error| Failure::field("name", error, "kms key create --help"))?;
+    let token = token(idempotency_token)?;
+    let period = Cryptoperiod { activates, expires };
+    let AttributeChanges { sensitivity, owner, description, labels, retain_until, .. } =
+        changes(attributes, vec![])?;
+    let attributes = KeyAttributes {
+        sensitivity: sensitivity.unwrap_or(Sensitivity::HIGHEST),
+        owner: owner.unwrap_or_default(),
+        description: description.unwrap_or_default(),
+        labels: labels.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+        retain_until,
+        is_protected: protect,
+        ..KeyAttributes::default()
+    };
+    Ok((CreateKey { name, spec, protection, usage, period, attributes }, token))
 }
 
 fn changed(session: &Session, key: &str, changed: Result<Key, ClientError>) -> Result<(), Failure> {
@@ -224,6 +237,7 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
                     let destruction = one.destruction.as_ref();
                     vec![
                         one.number.to_string(),
+                        one.origin.name().into(),
                         one.state.name().into(),
                         rfc3339(one.created),
                         hex(&one.check_value),
@@ -234,7 +248,7 @@ fn show(session: &Session, key: Key) -> Result<(), Failure> {
                 .collect();
             text.push('\n');
             text.push_str(&table(
-                &["VERSION", "STATE", "CREATED", "CHECK", "ENCRYPTIONS", "DESTRUCTION"],
+                &["VERSION", "ORIGIN", "STATE", "CREATED", "CHECK", "ENCRYPTIONS", "DESTRUCTION"],
                 &rows,
             ));
         }
@@ -259,6 +273,7 @@ fn value(key: &Key) -> Value {
         .map(|version| {
             json!({
                 "version": version.number.number(),
+                "origin": version.origin.name(),
                 "state": version.state.name(),
                 "created": rfc3339(version.created),
                 "check_value": hex(&version.check_value),

@@ -9,6 +9,7 @@ mod data_key;
 mod data_key_pair;
 mod destruction;
 mod file;
+mod imports;
 mod key;
 mod mac;
 mod manual;

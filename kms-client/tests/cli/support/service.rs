@@ -30,6 +30,9 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+/// One of the key pairs that OpenSSL made.
+const IMPORT_PUBLIC_KEY: &[u8] = include_bytes!("../../../../kms-core/src/pair/vectors/sm2.spki.der");
+
 pub const KEY_ID: &str = "07070707-0707-0707-0707-070707070707";
 
 /// A refusal as the service sends it.
@@ -67,6 +70,10 @@ pub struct Script {
     pub sealed_status_count: u32,
     /// Proofs lead elsewhere.
     pub forges_proofs: bool,
+    /// The last request for import parameters.
+    pub import_asked: Option<v1::GetImportParametersRequest>,
+    /// The last import.
+    pub imported: Option<v1::ImportKeyMaterialRequest>,
     /// The last list of keys that was asked for.
     pub listed: Option<v1::ListKeysRequest>,
     /// The last update of a key.
@@ -216,6 +223,7 @@ impl Fake {
             current_version: 1,
             versions: vec![v1::KeyVersion {
                 version: 1,
+                origin: v1::KeyOrigin::Generated.into(),
                 state: v1::KeyState::Active.into(),
                 created: time,
                 check_value: vec![0xc1, 0xc2, 0xc3],
@@ -261,6 +269,27 @@ impl Keys for Fake {
             script.created = Some(request);
         }
         self.admit("create_key").await?;
+        Ok(Response::new(self.key()))
+    }
+
+    async fn get_import_parameters(
+        &self,
+        request: Request<v1::GetImportParametersRequest>,
+    ) -> Answer<v1::ImportParameters> {
+        self.script.lock().expect("no test panics with the script").import_asked = Some(request.into_inner());
+        self.admit("get_import_parameters").await?;
+        Ok(Response::new(v1::ImportParameters {
+            import_id: KEY_ID.into(),
+            public_key: IMPORT_PUBLIC_KEY.to_vec(),
+            wrapping: v1::ImportWrapping::Sm2Envelope.into(),
+            expires: Some(prost_types::Timestamp { seconds: 1_795_399_200, nanos: 0 }),
+            wrapping_key_spec: v1::KeySpec::Sm2.into(),
+        }))
+    }
+
+    async fn import_key_material(&self, request: Request<v1::ImportKeyMaterialRequest>) -> Answer<v1::Key> {
+        self.script.lock().expect("no test panics with the script").imported = Some(request.into_inner());
+        self.admit("import_key_material").await?;
         Ok(Response::new(self.key()))
     }
 

@@ -6,6 +6,7 @@ mod attributes;
 mod batches;
 mod crypto;
 mod data_key_pairs;
+mod imports;
 mod keys;
 mod life;
 mod macs;

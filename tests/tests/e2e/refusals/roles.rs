@@ -45,6 +45,25 @@ async fn call(rpc: &mut Rpc, action: &str, name: &str) -> Result<(), Refused> {
             };
             done(rpc.keys.create_key(request).await.map(drop))
         }
+        "import.begin" => {
+            // One that expires at once: it makes a key pair.
+            let request = v1::GetImportParametersRequest { valid_seconds: 1, ..Default::default() };
+            done(rpc.keys.get_import_parameters(request).await.map(drop))
+        }
+        "key.import" => {
+            let key = v1::CreateKeyRequest {
+                name: "imported-by-the-role-table".into(),
+                spec: v1::KeySpec::Sm4.into(),
+                ..Default::default()
+            };
+            let request = v1::ImportKeyMaterialRequest {
+                import_id: "07070707-0707-0707-0707-070707070707".into(),
+                key: Some(key),
+                wrapped_material: vec![1],
+                check_value: vec![],
+            };
+            done(rpc.keys.import_key_material(request).await.map(drop))
+        }
         "key.rotate" => {
             let request = v1::RotateKeyRequest { key: key(), ..Default::default() };
             done(rpc.keys.rotate_key(request).await.map(drop))
@@ -222,8 +241,13 @@ async fn every_role_may_do_what_the_document_says_and_nothing_else() {
             let answer = call(&mut rpc, action, name).await;
             if may[column] {
                 let reason = answer.as_ref().err().map(|refused| refused.reason.as_str());
-                let is_about_the_request =
-                    ["KEY_NOT_FOUND", "ALIAS_NOT_FOUND", "CIPHERTEXT_INVALID", "ALREADY_UNSEALED"];
+                let is_about_the_request = [
+                    "KEY_NOT_FOUND",
+                    "ALIAS_NOT_FOUND",
+                    "IMPORT_NOT_FOUND",
+                    "CIPHERTEXT_INVALID",
+                    "ALREADY_UNSEALED",
+                ];
                 let is_allowed = reason.is_none_or(|reason| is_about_the_request.contains(&reason));
                 assert!(is_allowed, "{name} may do {action}, but: {answer:?}");
             } else {

@@ -63,6 +63,7 @@ CREATE TABLE key_versions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,
   version BIGINT NOT NULL,
+  origin TEXT NOT NULL,
   state TEXT NOT NULL,
   state_before TEXT,
   destroys BIGINT,
@@ -85,6 +86,20 @@ CREATE TABLE encryption_counts (
   mac BLOB NOT NULL,
   PRIMARY KEY (tenant, key_id, version)
 );
+CREATE TABLE imports (
+  tenant TEXT NOT NULL,
+  import_id BLOB NOT NULL,
+  spec TEXT NOT NULL,
+  hsm_object BLOB,
+  wrapped BLOB,
+  public_key BLOB,
+  creator TEXT NOT NULL,
+  created BIGINT NOT NULL,
+  expires BIGINT NOT NULL,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, import_id)
+);
+CREATE INDEX imports_expires ON imports (expires);
 CREATE TABLE destructions (
   tenant TEXT NOT NULL,
   key_id BLOB NOT NULL,
