@@ -9,6 +9,7 @@ mod key_specs;
 mod limits;
 mod listeners;
 mod program;
+mod published;
 mod reencryption;
 mod refusals;
 mod rollback;
