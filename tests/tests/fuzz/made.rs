@@ -18,7 +18,7 @@ use kms_core::merkle::Frontier;
 use kms_core::quorum::{SecretKind, ShareSet, Threshold, split};
 use kms_core::reason::Reason;
 use kms_core::secret::SecretBytes;
-use kms_core::share::{Identity, SharePair};
+use kms_core::share::{ENROLMENT_DOMAIN, Identity, SharePair, SignedEnrolment};
 use kms_core::suite::{AeadAlgorithm, Suite};
 
 pub struct Made {
@@ -110,6 +110,13 @@ impl Made {
 
     pub fn one_time_key(suite: Suite) -> PrivateKey {
         PrivateKey::generate(suite, &mut Random::new(7, "one-time key"))
+    }
+
+    pub fn signed_enrolment(&mut self, custodian: usize) -> SignedEnrolment {
+        let identity = &self.custodians[custodian].0;
+        let body = codec::to_bytes(&identity.enrolment);
+        let signature = identity.sign_key.sign(ENROLMENT_DOMAIN, &body, &mut self.random);
+        SignedEnrolment { version: VersionOne, body, signature }
     }
 
     /// To the first custodian, for the start of the service.

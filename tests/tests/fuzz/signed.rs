@@ -14,7 +14,7 @@ use kms_core::codec::{self, Format, VersionOne};
 use kms_core::destruction::{DESTRUCTION_DOMAIN, SignedDestruction};
 use kms_core::id::UnixMillis;
 use kms_core::merkle::Frontier;
-use kms_core::share::{ENROLMENT_DOMAIN, ShareDelivery, ShareLabel, SignedAcknowledgement, SignedEnrolment};
+use kms_core::share::{ShareDelivery, ShareLabel, SignedAcknowledgement, SignedEnrolment};
 use kms_core::suite::{Digest32, Suite};
 use kms_core::transcript::{SignedTranscript, TRANSCRIPT_DOMAIN, Transcript};
 
@@ -84,10 +84,8 @@ fn of_suite(suite: Suite) -> Vec<Target> {
     let of = bundle.clone();
     targets.push(signed(suite, &acknowledged, |value| &value.body, move |value| value.verify(&of).is_ok()));
 
-    let body = codec::to_bytes(&identity.enrolment);
-    let signature = identity.sign_key.sign(ENROLMENT_DOMAIN, &body, &mut made.random);
     let sign_key = identity.enrolment.sign_key;
-    let enrolment = SignedEnrolment { version: VersionOne, body, signature };
+    let enrolment: SignedEnrolment = made.signed_enrolment(0);
     targets.push(signed(
         suite,
         &enrolment,

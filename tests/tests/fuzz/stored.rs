@@ -188,6 +188,7 @@ pub fn certificate(made: &Made) -> DestructionCertificate {
 fn of_custodians(made: &mut [Made]) -> Vec<Target> {
     let (bundle, suite) = (made[0].bundle.clone(), made[0].bundle.suite);
     let label = ShareLabel::of(&bundle, &bundle.custodians[0]);
+    let enrolment: SignedEnrolment = made[0].signed_enrolment(0);
     let Made { custodians, random, .. } = &mut made[0];
     let (identity, shares) = &custodians[0];
     let seal_key = &identity.enrolment.seal_key;
@@ -202,9 +203,6 @@ fn of_custodians(made: &mut [Made]) -> Vec<Target> {
         nonce: vec![2; 12],
         ciphertext: vec![3; 80],
     };
-    let body = codec::to_bytes(&identity.enrolment);
-    let signature = identity.sign_key.sign(kms_core::share::ENROLMENT_DOMAIN, &body, random);
-    let enrolment = SignedEnrolment { version: VersionOne, body, signature };
     let digest = Digest32([1; 32]);
     let acknowledged = SignedAcknowledgement::sign(label.clone(), digest, UnixMillis(9), identity, random);
     let acknowledgement: Acknowledgement = codec::open(&acknowledged.body).expect("just made");

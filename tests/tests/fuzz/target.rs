@@ -14,16 +14,18 @@ const DEEP_SECONDS: u64 = 30;
 /// No parser needs so long for one input, however busy the machine is.
 const HANG: Duration = Duration::from_secs(30);
 
+/// Says whether it took the bytes; panics when it took them and its law is broken.
+type Parse = Box<dyn Fn(&[u8]) -> bool>;
+
 /// A parser of bytes from outside.
 pub struct Target {
     name: String,
     examples: Vec<Vec<u8>>,
-    parse: Box<dyn Fn(&[u8]) -> bool>,
+    parse: Parse,
 }
 
 impl Target {
-    /// `parse` says whether it took the bytes, and panics when it took them and its law is broken. It takes each of the
-    /// examples.
+    /// `parse` takes each of the examples.
     pub fn new(
         name: impl Into<String>,
         examples: Vec<Vec<u8>>,

@@ -1,14 +1,17 @@
 //! Names, requests for certificates, and profiles: whatever people write.
 
+use crate::made::Made;
 use crate::target::Target;
+use ceremonies::plan::Plan;
 use kms_core::attributes::{Description, ShortText};
+use kms_core::codec;
 use kms_core::csr::{CertificateRequest, NameKind, RequestedNames};
 use kms_core::id::{
     ClusterName, CustodianName, KeyId, KeyName, KeyRef, LabelName, NodeName, Principal, PrincipalName,
     TenantName,
 };
 use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm};
-use kms_core::suite::Digest32;
+use kms_core::suite::{Digest32, Suite};
 use kms_hsm::Profile;
 use std::fmt::Display;
 
@@ -57,7 +60,9 @@ pub fn targets() -> Vec<Target> {
         text("KeyId", &[UUID], KeyId::parse, |text, id| {
             assert_eq!(id.to_string(), text.to_ascii_lowercase());
         }),
-        text("KeyRef", &["payroll", "payroll@7", UUID], KeyRef::parse, |_, key| {
+        text("KeyRef", &["payroll", "payroll@7", UUID], KeyRef::parse, |text, key| {
+            // The hexadecimal digits of an id may be capital.
+            assert_eq!(key.to_string().to_ascii_lowercase(), text.to_ascii_lowercase());
             assert_eq!(KeyRef::parse(&key.to_string()).as_ref(), Ok(key));
         }),
         text("Principal", &["kms://default/operator/app"], Principal::parse, |text, principal| {
@@ -72,6 +77,7 @@ pub fn targets() -> Vec<Target> {
     ];
     targets.push(certificate_requests());
     targets.push(profiles());
+    targets.push(plans());
     targets
 }
 
@@ -106,6 +112,7 @@ fn certificate_requests() -> Target {
         match RequestedNames::new(subject, &lists) {
             Ok(requested) => {
                 let _ = requested.alternative();
+                assert_eq!(RequestedNames::new(&requested.subject(), &lists).as_ref(), Ok(&requested));
                 let request = CertificateRequest::new(&key, SignatureAlgorithm::EcdsaSha256, &requested)
                     .expect("the pair signs so");
                 let to_be_signed = request.to_be_signed();
@@ -130,5 +137,32 @@ fn profiles() -> Target {
     ];
     text("HSM profile", &examples, Profile::parse, |_, profile| {
         let _ = (profile.name(), profile.pin_rules().strength_bits());
+    })
+}
+
+/// With the enrolments that the example names beside it.
+fn plans() -> Target {
+    let example = include_bytes!("../../../ceremonies/plans/example.toml").to_vec();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut made = Made::new(Suite::Intl);
+    for (number, name) in ["alice", "bob", "erin"].into_iter().enumerate() {
+        let text = codec::to_armour(&made.signed_enrolment(number));
+        std::fs::write(folder.path().join(format!("{name}.enrolment")), text).expect("writes");
+    }
+    Target::new("plan of a ceremony", vec![example], move |bytes| {
+        let path = folder.path().join("plan.toml");
+        std::fs::write(&path, bytes).expect("writes");
+        match Plan::read(&path) {
+            Ok(plan) => {
+                assert_eq!(plan.text, bytes);
+                assert_eq!(usize::from(plan.threshold.total()), plan.custodians.len());
+                assert!(plan.threshold.needed() >= 2 && plan.operations_label != plan.core_label);
+                true
+            }
+            Err(error) => {
+                let _ = error.to_string();
+                false
+            }
+        }
     })
 }
