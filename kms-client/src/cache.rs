@@ -221,7 +221,7 @@ impl CachingClient {
         Ok(file::open_bytes(&header, &opened.plaintext, rest)?)
     }
 
-    /// Encrypts what a reader gives, on a thread of its own and in the memory of two chunks; gives the writer back.
+    /// Encrypts what a reader gives, on a thread of its own and in the memory of one chunk; gives the writer back.
     ///
     /// `len` is the length of the input. When it is not known the stream gets a data key of its own, since nobody
     /// can say beforehand whether it would exceed [`CacheLimits::byte_count_max`].

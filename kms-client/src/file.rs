@@ -366,7 +366,7 @@ impl NewFile {
         self.data_key.wrapped.key_version
     }
 
-    /// Writes the header and the encrypted input; gives the number of plaintext bytes. Memory: two chunks.
+    /// Writes the header and the encrypted input; gives the number of plaintext bytes. Memory: one chunk.
     ///
     /// # Errors
     /// [`FileError::TooLong`], [`FileError::Read`], [`FileError::Write`].

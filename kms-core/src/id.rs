@@ -225,8 +225,12 @@ impl KeyRef {
         let (key, version) = match text.split_once('@') {
             None => (text, None),
             Some((key, version)) => {
-                let number: u32 = version.parse().map_err(|_| VERSION)?;
-                (key, Some(KeyVersion::new(number).ok_or(VERSION)?))
+                let number = version.parse().ok().and_then(KeyVersion::new).ok_or(VERSION)?;
+                // One spelling for each version: the library would take `+7` and `007`, too.
+                if number.to_string() != version {
+                    return Err(VERSION);
+                }
+                (key, Some(number))
             }
         };
         let key = match KeyId::parse(key) {
@@ -378,6 +382,19 @@ mod tests {
         }
         let by_id = KeyRef::parse("0190163d-8694-739b-aea5-966c26f8ad90").expect("valid");
         assert!(matches!(by_id.key, KeySelector::Id(_)));
+    }
+
+    /// The parser of numbers takes these; found by the fuzz target `KeyRef`.
+    #[test]
+    fn a_version_has_one_spelling() {
+        for text in ["payroll@+7", "payroll@007", "payroll@+007", "payroll@07"] {
+            assert_eq!(
+                KeyRef::parse(text),
+                Err(NameError::Form { form: "NAME@VERSION with a version from 1" }),
+                "{text}"
+            );
+        }
+        assert!(KeyRef::parse("payroll@7").is_ok());
     }
 
     #[test]
