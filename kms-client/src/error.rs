@@ -269,6 +269,8 @@ pub fn next_step(reason: Reason) -> &'static str {
         | Reason::RevisionMismatch => "kms key show KEY",
         Reason::KeyExhausted => "kms key rotate KEY",
         Reason::AliasNotFound => "kms alias list",
+        Reason::DataKeyNotFound => "kms data-key list",
+        Reason::DataKeyStateForbids => "kms data-key describe NAME",
         Reason::IdempotencyConflict => "kms key list",
         Reason::RecordNotFound => "kms audit list",
         Reason::Sealed => "kms status",

@@ -26,6 +26,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::KeyUsageForbids
         | Reason::KeyRetained
         | Reason::KeyExhausted
+        | Reason::DataKeyStateForbids
         | Reason::AlreadyUnsealed
         | Reason::CustodianPresent
         | Reason::CustodianLocked => Code::FailedPrecondition,
@@ -33,9 +34,11 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::NotPermitted
         | Reason::CustodianUnknown
         | Reason::SignatureInvalid => Code::PermissionDenied,
-        Reason::KeyNotFound | Reason::KeyVersionNotFound | Reason::AliasNotFound | Reason::RecordNotFound => {
-            Code::NotFound
-        }
+        Reason::KeyNotFound
+        | Reason::KeyVersionNotFound
+        | Reason::AliasNotFound
+        | Reason::DataKeyNotFound
+        | Reason::RecordNotFound => Code::NotFound,
         Reason::KeyExists | Reason::IdempotencyConflict => Code::AlreadyExists,
         Reason::Contention | Reason::RevisionMismatch => Code::Aborted,
         Reason::Sealed | Reason::HsmUnavailable | Reason::LogUnavailable => Code::Unavailable,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Most versions of a key: its description must fit into an answer, and its destruction into a transaction.
-const VERSIONS_MAX: u32 = 2_000;
+pub(super) const VERSIONS_MAX: u32 = 2_000;
 
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
@@ -522,7 +522,7 @@ impl Node {
         }
     }
 
-    fn claim(
+    pub(super) fn claim(
         &self,
         caller: &Caller,
         action: Action,
@@ -538,7 +538,7 @@ impl Node {
     }
 
     /// The key of an earlier, equal request with this token. Asked before any HSM call.
-    async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
+    pub(super) async fn replayed(&self, claim: Option<&Idempotency>) -> Result<Option<KeyId>, ServiceError> {
         let Some(claim) = claim else { return Ok(None) };
         match self.database.find_token(claim, now()).await? {
             None => Ok(None),
@@ -606,7 +606,7 @@ pub(super) fn key_exists(name: &KeyName) -> ServiceError {
     ServiceError { field: Some("name"), ..error }
 }
 
-fn token_conflict() -> ServiceError {
+pub(super) fn token_conflict() -> ServiceError {
     let message = "the idempotency token was used with another request; use a new one";
     let error = ServiceError::new(Reason::IdempotencyConflict, message);
     ServiceError { field: Some("idempotency_token"), ..error }

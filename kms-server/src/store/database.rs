@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The schema that this build reads and writes.
-pub const SCHEMA_VERSION: i64 = 4;
-const SCHEMA: &str = include_str!("../../migrations/4.sql");
+pub const SCHEMA_VERSION: i64 = 5;
+const SCHEMA: &str = include_str!("../../migrations/5.sql");
 /// How long a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// SQLite's result code `SQLITE_NOTADB`.

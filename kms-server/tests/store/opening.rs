@@ -52,9 +52,9 @@ pub async fn foreign(place: Place) {
 
 pub async fn newer(place: Place) {
     place.create().await;
-    place.tamper("UPDATE meta SET schema_version = 5").await;
+    place.tamper("UPDATE meta SET schema_version = 6").await;
     let opened = Database::open(&place.url, &place.deployment.bundle).await;
-    assert!(matches!(opened, Err(DatabaseError::OtherSchema { found: 5, known: 4 })), "{opened:?}");
+    assert!(matches!(opened, Err(DatabaseError::OtherSchema { found: 6, known: 5 })), "{opened:?}");
 }
 
 pub async fn at_once(place: Place) {
