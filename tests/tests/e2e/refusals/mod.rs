@@ -10,6 +10,7 @@ mod keys;
 mod life;
 mod macs;
 mod recipients;
+mod registered;
 mod reencryption;
 mod requests;
 mod roles;
