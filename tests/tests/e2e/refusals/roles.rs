@@ -252,8 +252,13 @@ async fn every_role_may_do_what_the_document_says_and_nothing_else() {
             let answer = call(&mut rpc, action, name).await;
             if may[column] {
                 let reason = answer.as_ref().err().map(|refused| refused.reason.as_str());
-                let is_about_the_request =
-                    ["KEY_NOT_FOUND", "ALIAS_NOT_FOUND", "DATA_KEY_NOT_FOUND", "CIPHERTEXT_INVALID", "ALREADY_UNSEALED"];
+                let is_about_the_request = [
+                    "KEY_NOT_FOUND",
+                    "ALIAS_NOT_FOUND",
+                    "DATA_KEY_NOT_FOUND",
+                    "CIPHERTEXT_INVALID",
+                    "ALREADY_UNSEALED",
+                ];
                 let is_allowed = reason.is_none_or(|reason| is_about_the_request.contains(&reason));
                 assert!(is_allowed, "{name} may do {action}, but: {answer:?}");
             } else {
