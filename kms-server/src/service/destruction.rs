@@ -294,7 +294,10 @@ impl Node {
         }
         versions.retain(|_, usage| usage.last.is_some());
         for (version, count) in self.database.data_keys_under(&key.row.tenant, key_id).await? {
-            versions.entry(version).or_default().registered_data_keys = count;
+            // What is stored was recorded when it was made.
+            if let Some(usage) = versions.get_mut(&version) {
+                usage.registered_data_keys = count;
+            }
         }
         Ok(UsageReport { key, versions })
     }

@@ -16,6 +16,7 @@ mod output;
 mod pending;
 mod recipient;
 mod reencrypt;
+mod registered;
 mod sign;
 mod status;
 
