@@ -92,6 +92,12 @@ pub async fn changed(place: Place) {
     let taken = committer.commit(with_token(&other, &second)).await;
     assert_eq!(taken, Ok(Commit::Refused(Refusal::Exists)), "its name is taken");
     assert_eq!(place.number("SELECT COUNT(*) FROM idempotency").await, 1, "a refusal leaves no token");
+    // In one batch: the refused use must not stand in the way of the corrected one.
+    let corrected = idempotency("token-2", "create pensions");
+    let entries = vec![with_token(&other, &second), with_token(&row(5, "pensions"), &corrected)];
+    let results = place.in_one_batch(&committer, entries).await;
+    assert_eq!(results[0], Ok(Commit::Refused(Refusal::Exists)));
+    index_of(results[1]);
     let (found, versions) = read(&place, &database, &first).await.expect("reads");
     assert_eq!((&found, &versions[..]), (&first, &[version(&first, 1)][..]));
 
@@ -100,7 +106,7 @@ pub async fn changed(place: Place) {
     let results = place.in_one_batch(&committer, vec![rotated.clone(), rotated]).await;
     // Creation and rotation: a decision that rests on what was before either is made again.
     assert!(
-        matches!(results[0], Ok(Commit::Done { catalogue: CatalogueRevision(2), .. })),
+        matches!(results[0], Ok(Commit::Done { catalogue: CatalogueRevision(3), .. })),
         "{:?}",
         results[0]
     );
@@ -116,9 +122,9 @@ pub async fn changed(place: Place) {
         let rows = database.list_data_keys(&first.tenant, after, count, &place.mac).await.expect("reads");
         rows.iter().map(|row| row.name.to_string()).collect::<Vec<_>>()
     };
-    assert_eq!(listed("", 10).await, ["a-first", "salaries"]);
+    assert_eq!(listed("", 10).await, ["a-first", "pensions", "salaries"]);
     assert_eq!(listed("", 1).await, ["a-first"]);
-    assert_eq!(listed("a-first", 10).await, ["salaries"]);
+    assert_eq!(listed("a-first", 1).await, ["pensions"]);
 }
 
 pub async fn edited(place: Place) {
