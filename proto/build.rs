@@ -11,6 +11,7 @@ const SECRET_MESSAGES: &[&str] = &[
     "kms.v1.DecryptDataKeyResponse",
     "kms.v1.GenerateDataKeyPairResponse",
     "kms.v1.DecryptDataKeyPairResponse",
+    "kms.v1.GetDataKeyResponse",
     "kms.v1.EncryptRequest",
     "kms.v1.DecryptResponse",
     "kms.v1.AsymmetricEncryptRequest",
@@ -25,7 +26,8 @@ const SECRET_MESSAGES: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["keys", "crypto", "audit", "system", "ceremony"].map(|name| format!("kms/v1/{name}.proto"));
+    let files = ["keys", "crypto", "data_keys", "audit", "system", "ceremony"]
+        .map(|name| format!("kms/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=kms");
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -271,6 +271,8 @@ pub fn next_step(reason: Reason) -> &'static str {
         Reason::AliasNotFound => "kms alias list",
         Reason::ImportNotFound => "kms key import-parameters",
         Reason::ImportInvalid => "kms key import --help",
+        Reason::DataKeyNotFound => "kms data-key list",
+        Reason::DataKeyStateForbids => "kms data-key describe NAME",
         Reason::IdempotencyConflict => "kms key list",
         Reason::RecordNotFound => "kms audit list",
         Reason::Sealed => "kms status",

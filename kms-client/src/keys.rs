@@ -169,8 +169,10 @@ pub struct KeyDestruction {
 pub struct VersionUse {
     /// The version.
     pub number: KeyVersion,
-    /// Data keys made under it. The service keeps none of them: each may still be needed.
+    /// Data keys made under it. The service keeps the registered ones only: each may still be needed.
     pub data_keys: u64,
+    /// Versions of registered data keys that are stored under it: they are destroyed with it.
+    pub registered_data_keys: u64,
     /// How often something was encrypted.
     pub encryptions: u64,
     /// How often something was decrypted, data keys among it.
@@ -453,6 +455,7 @@ impl Client {
             Ok(VersionUse {
                 number: convert::key_version(version.version)?,
                 data_keys: version.data_keys,
+                registered_data_keys: version.registered_data_keys,
                 encryptions: version.encryptions,
                 decryptions: version.decryptions,
                 macs: version.macs,

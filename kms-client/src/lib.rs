@@ -51,6 +51,7 @@ mod convert;
 mod crypto;
 mod csr;
 mod data_key_pairs;
+mod data_keys;
 mod error;
 pub mod file;
 mod imports;
@@ -71,6 +72,7 @@ pub use connect::{Client, ClientBuilder};
 pub use crypto::{Ciphertext, DataKey, OpenedDataKey, Plaintext, ReEncrypt, ReEncrypted, WrappedDataKey};
 pub use csr::{CertificateNames, CertificateSigningRequest};
 pub use data_key_pairs::{DataKeyPair, GeneratedDataKeyPair, PrivateKeyFor};
+pub use data_keys::{CreateDataKey, GivenVersion, RegisteredDataKey, RegisteredVersion};
 pub use error::{ClientError, FailedNode};
 pub use imports::{ImportKey, ImportParameters};
 pub use keys::{CreateKey, IdempotencyToken, Key, KeyDestruction, KeyFilter, Version, VersionUse};
@@ -86,7 +88,8 @@ pub use kms_core::attributes::{
     AttributeChanges, Description, KeyAttributes, Sensitivity, ShortText, TextError,
 };
 pub use kms_core::context::{ContextError, EncryptionContext};
-pub use kms_core::id::{KeyName, KeyRef, LabelName, NameError};
+pub use kms_core::data_key::{DataKeyState, RotationPeriod};
+pub use kms_core::id::{KeyName, KeyRef, KeyVersion, LabelName, NameError};
 pub use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm, SignedInput};
 pub use kms_core::reason::Reason;
 pub use kms_core::recipient::{Recipient, RecipientAlgorithm, RecipientBinding, RecipientError};

@@ -4,6 +4,7 @@ use crate::error::ClientError;
 use kms_core::reason::Reason;
 use kms_proto::v1::audit_client::AuditClient;
 use kms_proto::v1::crypto_client::CryptoClient;
+use kms_proto::v1::data_keys_client::DataKeysClient;
 use kms_proto::v1::keys_client::KeysClient;
 use kms_proto::v1::system_client::SystemClient;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ const REQUEST_LEN_MAX: usize = 4 * 1024 * 1024;
 pub(crate) struct Stubs {
     pub keys: KeysClient<Channel>,
     pub crypto: CryptoClient<Channel>,
+    pub data_keys: DataKeysClient<Channel>,
     pub audit: AuditClient<Channel>,
     pub system: SystemClient<Channel>,
 }
@@ -33,6 +35,7 @@ impl Stubs {
             crypto: CryptoClient::new(channel.clone())
                 .max_decoding_message_size(ANSWER_LEN_MAX)
                 .max_encoding_message_size(REQUEST_LEN_MAX),
+            data_keys: DataKeysClient::new(channel.clone()).max_decoding_message_size(ANSWER_LEN_MAX),
             audit: AuditClient::new(channel.clone()).max_decoding_message_size(AUDIT_MESSAGE_LEN_MAX),
             system: SystemClient::new(channel).max_decoding_message_size(ANSWER_LEN_MAX),
         }

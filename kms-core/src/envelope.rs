@@ -34,6 +34,8 @@ pub enum Purpose {
     DataKey,
     /// The private half of a key pair (`GenerateDataKeyPair`).
     DataKeyPair,
+    /// A data key that the service keeps (docs/data-keys.md). No caller's ciphertext has this purpose.
+    RegisteredDataKey,
 }
 
 impl Purpose {
@@ -42,11 +44,12 @@ impl Purpose {
             Purpose::Data => 1,
             Purpose::DataKey => 2,
             Purpose::DataKeyPair => 3,
+            Purpose::RegisteredDataKey => 4,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        [Purpose::Data, Purpose::DataKey, Purpose::DataKeyPair]
+        [Purpose::Data, Purpose::DataKey, Purpose::DataKeyPair, Purpose::RegisteredDataKey]
             .into_iter()
             .find(|purpose| purpose.number() == number)
     }

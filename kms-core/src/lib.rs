@@ -16,6 +16,7 @@ pub mod ceremony;
 pub mod codec;
 pub mod context;
 pub mod csr;
+pub mod data_key;
 pub mod destruction;
 pub mod envelope;
 pub mod id;

@@ -61,6 +61,22 @@ pub enum Action {
     GenerateDataKeyPair,
     /// `Crypto.DecryptDataKeyPair`.
     DecryptDataKeyPair,
+    /// `DataKeys.CreateDataKey`.
+    CreateDataKey,
+    /// `DataKeys.GetDataKey`.
+    GetDataKey,
+    /// `DataKeys.DescribeDataKey`.
+    DescribeDataKey,
+    /// `DataKeys.ListDataKeys`.
+    ListDataKeys,
+    /// `DataKeys.RotateDataKey`.
+    RotateDataKey,
+    /// `DataKeys.DisableDataKey`.
+    DisableDataKey,
+    /// `DataKeys.EnableDataKey`.
+    EnableDataKey,
+    /// `DataKeys.DestroyDataKey`.
+    DestroyDataKey,
     /// `Crypto.Encrypt`.
     Encrypt,
     /// `Crypto.Decrypt`.
@@ -95,7 +111,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 43] = [
+    pub const ALL: [Action; 51] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -124,6 +140,14 @@ impl Action {
         Action::DecryptDataKey,
         Action::GenerateDataKeyPair,
         Action::DecryptDataKeyPair,
+        Action::CreateDataKey,
+        Action::GetDataKey,
+        Action::DescribeDataKey,
+        Action::ListDataKeys,
+        Action::RotateDataKey,
+        Action::DisableDataKey,
+        Action::EnableDataKey,
+        Action::DestroyDataKey,
         Action::Encrypt,
         Action::Decrypt,
         Action::AsymmetricEncrypt,
@@ -172,6 +196,14 @@ impl Action {
             Action::DecryptDataKey => "data_key.decrypt",
             Action::GenerateDataKeyPair => "data_key_pair.generate",
             Action::DecryptDataKeyPair => "data_key_pair.decrypt",
+            Action::CreateDataKey => "data_key.create",
+            Action::GetDataKey => "data_key.get",
+            Action::DescribeDataKey => "data_key.describe",
+            Action::ListDataKeys => "data_key.list",
+            Action::RotateDataKey => "data_key.rotate",
+            Action::DisableDataKey => "data_key.disable",
+            Action::EnableDataKey => "data_key.enable",
+            Action::DestroyDataKey => "data_key.destroy",
             Action::Encrypt => "data.encrypt",
             Action::Decrypt => "data.decrypt",
             Action::AsymmetricEncrypt => "asymmetric.encrypt",
@@ -219,6 +251,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::DecryptDataKey
                 | A::GenerateDataKeyPair
                 | A::DecryptDataKeyPair
+                | A::GetDataKey
+                | A::DescribeDataKey
                 | A::Encrypt
                 | A::Decrypt
                 | A::AsymmetricEncrypt
@@ -258,6 +292,13 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::CancelDestruction
                 | A::ReadUsage
                 | A::ReadDestruction
+                | A::CreateDataKey
+                | A::DescribeDataKey
+                | A::ListDataKeys
+                | A::RotateDataKey
+                | A::DisableDataKey
+                | A::EnableDataKey
+                | A::DestroyDataKey
                 | A::Seal
         ),
         Role::Auditor => {
@@ -268,6 +309,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                     | A::ListAliases
                     | A::ReadUsage
                     | A::ReadDestruction
+                    | A::DescribeDataKey
+                    | A::ListDataKeys
                     | A::GetPublicKey
                     | A::ReadAudit
             )

@@ -65,6 +65,10 @@ reasons! {
     KeyExhausted = "KEY_EXHAUSTED",
     /// No such alias, or not in this tenant.
     AliasNotFound = "ALIAS_NOT_FOUND",
+    /// No such registered data key, or not in this tenant.
+    DataKeyNotFound = "DATA_KEY_NOT_FOUND",
+    /// The state of the registered data key or its version does not allow this.
+    DataKeyStateForbids = "DATA_KEY_STATE_FORBIDS",
     /// The key has another revision than the caller has seen.
     RevisionMismatch = "REVISION_MISMATCH",
     /// The idempotency token was used with another request.
@@ -129,12 +133,14 @@ impl Reason {
             | R::KeyVersionNotFound
             | R::AliasNotFound
             | R::ImportNotFound
+            | R::DataKeyNotFound
             | R::RecordNotFound => 6,
             R::KeyExists
             | R::KeyStateForbids
             | R::KeyUsageForbids
             | R::KeyRetained
             | R::KeyExhausted
+            | R::DataKeyStateForbids
             | R::RevisionMismatch
             | R::IdempotencyConflict
             | R::AlreadyUnsealed => 7,

@@ -118,3 +118,34 @@ CREATE TABLE idempotency (
   PRIMARY KEY (tenant, principal, method, token)
 );
 CREATE INDEX idempotency_expires ON idempotency (expires);
+CREATE TABLE data_keys (
+  tenant TEXT NOT NULL,
+  data_key_id BLOB NOT NULL,
+  name TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  key_id BLOB NOT NULL,
+  state TEXT NOT NULL,
+  since BIGINT NOT NULL,
+  rotation_days BIGINT NOT NULL,
+  current_version BIGINT NOT NULL,
+  creator TEXT NOT NULL,
+  created BIGINT NOT NULL,
+  revision BIGINT NOT NULL,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, data_key_id),
+  UNIQUE (tenant, name)
+);
+CREATE TABLE data_key_versions (
+  tenant TEXT NOT NULL,
+  data_key_id BLOB NOT NULL,
+  version BIGINT NOT NULL,
+  state TEXT NOT NULL,
+  since BIGINT NOT NULL,
+  created BIGINT NOT NULL,
+  key_id BLOB NOT NULL,
+  key_version BIGINT NOT NULL,
+  ciphertext BLOB,
+  mac BLOB NOT NULL,
+  PRIMARY KEY (tenant, data_key_id, version)
+);
+CREATE INDEX data_key_versions_key ON data_key_versions (tenant, key_id);

@@ -25,6 +25,7 @@ pub mod v1 {
         DecryptDataKeyResponse { key_id, key_version, data_key_spec }
         GenerateDataKeyPairResponse { key_id, key_version, pair_spec }
         DecryptDataKeyPairResponse { key_id, key_version, pair_spec }
+        GetDataKeyResponse { data_key_id, name, version, data_key_spec }
         EncryptRequest { key }
         DecryptResponse { key_id, key_version }
         AsymmetricEncryptRequest { key }
@@ -66,6 +67,7 @@ mod tests {
             format!("{:?}", v1::VerifyMacRequest { key: "k".into(), message: secret(), mac: secret() }),
             format!("{:?}", v1::GenerateDataKeyPairResponse { private_key: secret(), ..Default::default() }),
             format!("{:?}", v1::DecryptDataKeyPairResponse { private_key: secret(), ..Default::default() }),
+            format!("{:?}", v1::GetDataKeyResponse { plaintext: secret(), ..Default::default() }),
             format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
             format!("{:?}", v1::SignRequest { input: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyRequest { input: secret(), ..Default::default() }),

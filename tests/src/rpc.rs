@@ -4,6 +4,7 @@ use crate::deployment::Deployment;
 use kms_proto::v1::audit_client::AuditClient;
 use kms_proto::v1::ceremony_client::CeremonyClient;
 use kms_proto::v1::crypto_client::CryptoClient;
+use kms_proto::v1::data_keys_client::DataKeysClient;
 use kms_proto::v1::keys_client::KeysClient;
 use kms_proto::v1::system_client::SystemClient;
 use std::fs;
@@ -19,6 +20,8 @@ pub struct Rpc {
     pub keys: KeysClient<Channel>,
     /// `kms.v1.Crypto`
     pub crypto: CryptoClient<Channel>,
+    /// `kms.v1.DataKeys`
+    pub data_keys: DataKeysClient<Channel>,
     /// `kms.v1.Audit`
     pub audit: AuditClient<Channel>,
     /// `kms.v1.System`
@@ -85,6 +88,7 @@ impl Rpc {
         Ok(Self {
             keys: KeysClient::new(channel.clone()),
             crypto: CryptoClient::new(channel.clone()),
+            data_keys: DataKeysClient::new(channel.clone()),
             audit: AuditClient::new(channel.clone()).max_decoding_message_size(16 << 20),
             system: SystemClient::new(channel.clone()),
             ceremony: CeremonyClient::new(channel),

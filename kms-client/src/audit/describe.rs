@@ -57,6 +57,18 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "key.resume" => ("resumed key", "resume key"),
         "data_key.generate" => ("generated a data key under key", "generate a data key under key"),
         "data_key.decrypt" => ("decrypted a data key of key", "decrypt a data key of key"),
+        "data_key.create" => {
+            ("created a registered data key under key", "create a registered data key under key")
+        }
+        "data_key.get" => ("took a registered data key of key", "take a registered data key of key"),
+        "data_key.describe" => ("described a registered data key", "describe a registered data key"),
+        "data_key.list" => ("listed the registered data keys", "list the registered data keys"),
+        "data_key.rotate" => {
+            ("rotated a registered data key under key", "rotate a registered data key under key")
+        }
+        "data_key.disable" => ("disabled a registered data key", "disable a registered data key"),
+        "data_key.enable" => ("enabled a registered data key", "enable a registered data key"),
+        "data_key.destroy" => ("destroyed a registered data key", "destroy a registered data key"),
         "data_key_pair.generate" => {
             ("generated a data key pair under key", "generate a data key pair under key")
         }

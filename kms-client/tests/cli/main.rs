@@ -10,5 +10,6 @@ mod offline;
 mod online;
 mod pairs;
 mod recipients;
+mod registered;
 mod support;
 mod traces;

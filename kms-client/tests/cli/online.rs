@@ -180,6 +180,7 @@ fn the_use_of_a_key_is_shown_by_version() {
         serde_json::json!({ "versions": [{
             "version": 2,
             "data_keys": 7,
+            "registered_data_keys": 4,
             "encryptions": 5,
             "decryptions": 3,
             "macs": 2,

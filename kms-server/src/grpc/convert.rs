@@ -466,6 +466,7 @@ pub fn proto_usage(usage: &UsageReport) -> v1::UsageReport {
             mac_verifications: usage.mac_verifications,
             signatures: usage.signatures,
             signature_verifications: usage.signature_verifications,
+            registered_data_keys: usage.registered_data_keys,
             last_used: last_used.map(timestamp),
             last_used_by: last_used_by.unwrap_or_default(),
         }

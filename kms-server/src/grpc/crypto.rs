@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The bytes of a secret that leaves. The buffer is wiped by the allocator when it is freed.
-fn expose(secret: Secret) -> Vec<u8> {
+pub(super) fn expose(secret: Secret) -> Vec<u8> {
     secret.expose().to_vec()
 }
 

@@ -22,7 +22,7 @@ const PAGE_SIZE_MAX: u32 = 250;
 /// Most bytes of keys in one page: they fit into the shortest message that can be configured.
 const PAGE_BYTES_MAX: usize = 96 * 1024;
 
-fn page_size(asked: u32) -> Result<u32, ServiceError> {
+pub(super) fn page_size(asked: u32) -> Result<u32, ServiceError> {
     match asked {
         0 => Ok(PAGE_SIZE_DEFAULT),
         size if size <= PAGE_SIZE_MAX => Ok(size),
@@ -34,7 +34,7 @@ fn page_size(asked: u32) -> Result<u32, ServiceError> {
 }
 
 /// The name after which a page begins; the first one is empty. Readable, stable, and useless for anything else.
-fn page_start(token: &str) -> Result<&str, ServiceError> {
+pub(super) fn page_start(token: &str) -> Result<&str, ServiceError> {
     if !token.is_empty() {
         KeyName::parse(token)
             .map_err(|_| ServiceError::field("page_token", "is not one that this list returned"))?;
@@ -42,7 +42,7 @@ fn page_start(token: &str) -> Result<&str, ServiceError> {
     Ok(token)
 }
 
-fn key_name(field: &'static str, text: &str) -> Result<KeyName, ServiceError> {
+pub(super) fn key_name(field: &'static str, text: &str) -> Result<KeyName, ServiceError> {
     KeyName::parse(text).map_err(|error| ServiceError::field(field, error))
 }
 
@@ -60,7 +60,7 @@ fn new_key(message: v1::CreateKeyRequest) -> Result<CreateKey, ServiceError> {
 }
 
 impl Gate {
-    fn check_administration(&self) -> Result<(), ServiceError> {
+    pub(super) fn check_administration(&self) -> Result<(), ServiceError> {
         if self.is_administration {
             return Ok(());
         }

@@ -5,6 +5,7 @@ mod ceremony;
 mod convert;
 mod crypto;
 mod csr;
+mod data_keys;
 mod identity;
 mod items;
 mod keys;
@@ -43,9 +44,9 @@ pub struct Gate {
 /// Which part of the interface a listener offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// Crypto, DescribeKey, status.
+    /// Crypto, DescribeKey, GetDataKey, DescribeDataKey, status.
     Applications,
-    /// Keys, Audit, System, Ceremony.
+    /// Keys, DataKeys, Audit, System, Ceremony.
     Administration,
     /// Both on one address.
     All,
@@ -224,6 +225,7 @@ pub fn routes(gate: &Gate, offer: Offer) -> tonic::service::Routes {
     let mut routes = tonic::service::Routes::builder();
     routes
         .add_service(limited!(v1::keys_server::KeysServer::new(gate.clone())))
+        .add_service(limited!(v1::data_keys_server::DataKeysServer::new(gate.clone())))
         .add_service(limited!(v1::system_server::SystemServer::new(gate.clone())));
     if offer != Offer::Administration {
         let crypto = v1::crypto_server::CryptoServer::new(gate.clone())

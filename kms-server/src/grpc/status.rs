@@ -27,6 +27,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::KeyUsageForbids
         | Reason::KeyRetained
         | Reason::KeyExhausted
+        | Reason::DataKeyStateForbids
         | Reason::AlreadyUnsealed
         | Reason::CustodianPresent
         | Reason::CustodianLocked => Code::FailedPrecondition,
@@ -38,6 +39,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::KeyVersionNotFound
         | Reason::AliasNotFound
         | Reason::ImportNotFound
+        | Reason::DataKeyNotFound
         | Reason::RecordNotFound => Code::NotFound,
         Reason::KeyExists | Reason::IdempotencyConflict => Code::AlreadyExists,
         Reason::Contention | Reason::RevisionMismatch => Code::Aborted,

@@ -461,7 +461,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Ciphertext<'_>, ServiceError> {
         let message = format!("has {len} bytes; at most {CIPHERTEXT_LEN_MAX} are possible");
         return Err(ServiceError::field("ciphertext", message));
     }
-    envelope::open(bytes).map_err(invalid)
+    let ciphertext = envelope::open(bytes).map_err(invalid)?;
+    // These are in the database and nowhere else: whoever has copied one must not have it opened around its state.
+    if ciphertext.header.purpose == Purpose::RegisteredDataKey {
+        return Err(invalid(CiphertextInvalid));
+    }
+    Ok(ciphertext)
 }
 
 pub(super) fn invalid(error: CiphertextInvalid) -> ServiceError {

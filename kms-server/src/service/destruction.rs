@@ -35,7 +35,7 @@ const TOOL: &str = concat!("kms-server ", env!("CARGO_PKG_VERSION"));
 /// How one version was used, as far as the log goes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VersionUse {
-    /// Data keys and data key pairs that were made under it. The service keeps none: each may still be needed.
+    /// Data keys and data key pairs that were made under it. The service keeps the registered ones: each may still be needed.
     pub data_keys: u64,
     /// How often something was encrypted.
     pub encryptions: u64,
@@ -49,6 +49,8 @@ pub struct VersionUse {
     pub signatures: u64,
     /// How often a signature of it was verified here.
     pub signature_verifications: u64,
+    /// Versions of registered data keys that are stored under it.
+    pub registered_data_keys: u64,
     /// When it was last used, and by whom.
     pub last: Option<(UnixMillis, String)>,
 }
@@ -293,6 +295,12 @@ impl Node {
             }
         }
         versions.retain(|_, usage| usage.last.is_some());
+        for (version, count) in self.database.data_keys_under(&key.row.tenant, key_id).await? {
+            // What is stored was recorded when it was made.
+            if let Some(usage) = versions.get_mut(&version) {
+                usage.registered_data_keys = count;
+            }
+        }
         Ok(UsageReport { key, versions })
     }
 }
@@ -300,11 +308,16 @@ impl Node {
 fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
     let Some(action) = Action::ALL.into_iter().find(|action| action.event() == record.event) else { return };
     let counter = match action {
-        Action::GenerateDataKey | Action::GenerateDataKeyPair => &mut usage.data_keys,
+        Action::GenerateDataKey
+        | Action::GenerateDataKeyPair
+        | Action::CreateDataKey
+        | Action::RotateDataKey => &mut usage.data_keys,
         Action::Encrypt | Action::AsymmetricEncrypt | Action::ReEncrypt => &mut usage.encryptions,
-        Action::Decrypt | Action::DecryptDataKey | Action::DecryptDataKeyPair | Action::AsymmetricDecrypt => {
-            &mut usage.decryptions
-        }
+        Action::Decrypt
+        | Action::DecryptDataKey
+        | Action::DecryptDataKeyPair
+        | Action::GetDataKey
+        | Action::AsymmetricDecrypt => &mut usage.decryptions,
         Action::GenerateMac => &mut usage.macs,
         Action::VerifyMac => &mut usage.mac_verifications,
         Action::Sign | Action::RequestCertificate => &mut usage.signatures,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Most versions of a key: its description must fit into an answer, and its destruction into a transaction.
-const VERSIONS_MAX: u32 = 2_000;
+pub(super) const VERSIONS_MAX: u32 = 2_000;
 
 /// What `CreateKey` asks.
 #[derive(Clone, Debug)]
@@ -698,7 +698,7 @@ pub(super) fn key_exists(name: &KeyName) -> ServiceError {
     ServiceError { field: Some("name"), ..error }
 }
 
-fn token_conflict() -> ServiceError {
+pub(super) fn token_conflict() -> ServiceError {
     let message = "the idempotency token was used with another request; use a new one";
     let error = ServiceError::new(Reason::IdempotencyConflict, message);
     ServiceError { field: Some("idempotency_token"), ..error }

@@ -89,6 +89,7 @@ const fn purpose_name(purpose: Purpose) -> &'static str {
         Purpose::Data => "data",
         Purpose::DataKey => "data key",
         Purpose::DataKeyPair => "data key pair",
+        Purpose::RegisteredDataKey => "registered data key",
     }
 }
 

@@ -4,6 +4,7 @@
 //! timer. In one transaction it locks the head row, sends back what was decided under an older catalogue,
 //! applies changes as conditional SQL, writes one segment row for the whole batch and the new head.
 
+use super::data_keys::DataKeyChange;
 use super::database::{Database, DatabaseError, Head, StoredCheckpoint};
 use super::rows::{AliasRow, CountRow, ImportRow, KeyRow, VersionRow};
 use crate::crash::{self, CommitStep};
@@ -70,6 +71,8 @@ pub enum Change {
         /// How many are taken then, and the row's MAC.
         row: Box<(CountRow, Digest32)>,
     },
+    /// A registered data key and the versions that change with it.
+    DataKey(Box<DataKeyChange>),
     /// A signed checkpoint.
     Checkpoint(Box<StoredCheckpoint>),
 }
@@ -135,7 +138,7 @@ pub struct Entry {
     pub change: Option<Change>,
     /// The catalogue under which it was decided; `None` when it does not depend on the catalogue.
     pub decided_under: Option<CatalogueRevision>,
-    /// The caller's token, if any; only with a key change.
+    /// The caller's token, if any; only with a change of a key or data key.
     pub idempotency: Option<Idempotency>,
 }
 
@@ -157,7 +160,7 @@ pub enum Refusal {
     ImportUsed,
     /// The idempotency token was used with another request.
     TokenConflict,
-    /// The idempotency token was used with this request: its result.
+    /// The idempotency token was used with this request: its result, the id of a key or of a registered data key.
     Replayed(KeyId),
 }
 
@@ -485,6 +488,16 @@ impl<R: CryptoRng + Send> Worker<R> {
                 self.database.remove_alias(connection, tenant, name).await?;
                 catalogue.0 += 1;
                 Ok(Ok(()))
+            }
+            Some(Change::DataKey(change)) => {
+                let claim = entry.idempotency.as_ref();
+                match self.database.change_data_key(connection, change, claim, time).await? {
+                    Some(refusal) => refused(refusal),
+                    None => {
+                        catalogue.0 += 1;
+                        Ok(Ok(()))
+                    }
+                }
             }
             Some(Change::Import(change)) => match self.database.change_import(connection, change).await? {
                 true => Ok(Ok(())),

@@ -33,7 +33,7 @@ macro_rules! import_columns {
     };
 }
 
-fn to_u64(number: i64, what: &'static str) -> Result<u64, DatabaseError> {
+pub(super) fn to_u64(number: i64, what: &'static str) -> Result<u64, DatabaseError> {
     u64::try_from(number).map_err(|_| DatabaseError::Corrupt { what })
 }
 
@@ -503,7 +503,7 @@ fn checkpoint_from(row: &AnyRow) -> Result<SignedCheckpoint, DatabaseError> {
     codec::open(&bytes).map_err(|_| DatabaseError::Corrupt { what: "checkpoint" })
 }
 
-fn key_id_from(bytes: Vec<u8>) -> Result<KeyId, DatabaseError> {
+pub(super) fn key_id_from(bytes: Vec<u8>) -> Result<KeyId, DatabaseError> {
     bytes.try_into().map(KeyId).map_err(|_| DatabaseError::Corrupt { what: "key id" })
 }
 
@@ -511,12 +511,12 @@ fn object_from(bytes: Vec<u8>) -> Result<HsmObjectId, DatabaseError> {
     bytes.try_into().map(HsmObjectId).map_err(|_| DatabaseError::Corrupt { what: "HSM object id" })
 }
 
-fn parse<T>(row: &AnyRow, column: usize, read: fn(&str) -> Option<T>) -> Result<T, DatabaseError> {
+pub(super) fn parse<T>(row: &AnyRow, column: usize, read: fn(&str) -> Option<T>) -> Result<T, DatabaseError> {
     let text: String = row.try_get(column)?;
     read(&text).ok_or(DatabaseError::Corrupt { what: "key row" })
 }
 
-fn version_number(number: i64) -> Result<KeyVersion, DatabaseError> {
+pub(super) fn version_number(number: i64) -> Result<KeyVersion, DatabaseError> {
     u32::try_from(number).ok().and_then(KeyVersion::new).ok_or(DatabaseError::Corrupt { what: "key version" })
 }
 

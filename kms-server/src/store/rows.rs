@@ -172,7 +172,7 @@ pub struct RowMac {
 }
 
 /// Fields in bytes: each with its length, so that no two rows or requests have the same bytes.
-fn canonical(fields: &[&[u8]]) -> Vec<u8> {
+pub(super) fn canonical(fields: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for field in fields {
         out.extend_from_slice(&(field.len() as u32).to_be_bytes());
@@ -317,7 +317,7 @@ impl RowMac {
         ]))
     }
 
-    fn mac(&self, bytes: &[u8]) -> Digest32 {
+    pub(super) fn mac(&self, bytes: &[u8]) -> Digest32 {
         self.suite.hmac(self.key.expose(), &[bytes])
     }
 
@@ -333,7 +333,7 @@ impl RowMac {
 /// Values that were computed without this crate, in docs/formats/database.md. A failure means that stored rows are
 /// refused, or that a repeated request is taken for another one.
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use kms_core::attributes::ShortText;
     use kms_core::key::{Destruction, KeyState};
@@ -358,7 +358,7 @@ mod tests {
 
     /// A row of a table of the document has these values of both suites.
     #[track_caller]
-    fn is_documented(what: &str, of: impl Fn(Suite) -> Digest32) {
+    pub(in crate::store) fn is_documented(what: &str, of: impl Fn(Suite) -> Digest32) {
         let row = format!("| {what} | `{}` | `{}` |", of(Suite::Intl), of(Suite::Sm));
         assert!(DOCUMENT.contains(&row), "docs/formats/database.md must hold {row}");
     }
@@ -368,7 +368,7 @@ mod tests {
         suite.hmac(&of_the_hsm, &[&RowMac::derivation_input(&[0x0e; 16])])
     }
 
-    fn row_mac(suite: Suite) -> RowMac {
+    pub(in crate::store) fn row_mac(suite: Suite) -> RowMac {
         let mut key = LockedBytes::zeroed(DIGEST_LEN);
         key.expose_mut().copy_from_slice(&derived_key(suite).0);
         RowMac::new(suite, key)

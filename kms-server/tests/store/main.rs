@@ -5,6 +5,7 @@
 
 mod committing;
 mod counting;
+mod data_keys;
 mod opening;
 mod outages;
 mod place;
@@ -57,6 +58,9 @@ contract! {
     tokens::scoped as a_token_belongs_to_one_caller_and_method,
     tokens::strange as a_strange_token_takes_nobody_with_it,
     counting::taken as encryptions_are_taken_once_and_an_edited_count_is_refused,
+    data_keys::changed as a_data_key_is_changed_under_its_revision_and_a_token_makes_it_once,
+    data_keys::edited as an_edited_or_moved_row_of_a_data_key_is_refused,
+    data_keys::destroyed as a_destroyed_data_key_keeps_no_ciphertext_and_is_counted_no_more,
     reading::aliased as an_alias_names_one_key_and_goes_from_one_to_the_next,
     reading::edited as an_edited_row_is_refused,
     reading::moved as a_version_moved_to_another_key_is_refused,

@@ -16,7 +16,7 @@ const ID_1: &str = "01010101010101010101010101010101";
 const ID_2: &str = "02020202020202020202020202020202";
 
 /// A blob literal in the dialect of the place.
-fn blob(place: &Place, hex: &str) -> String {
+pub fn blob(place: &Place, hex: &str) -> String {
     if place.url.starts_with("sqlite:") { format!("x'{hex}'") } else { format!("'\\x{hex}'::bytea") }
 }
 

@@ -3,6 +3,7 @@
 mod ceremony_refusals;
 mod configured;
 mod counted;
+mod data_keys;
 mod forged_offer;
 mod imports;
 mod key_specs;

@@ -91,7 +91,8 @@ async fn reflection_names_every_service_while_sealed_and_its_messages() {
     let answer = reflected(&mut client, MessageRequest::ListServices(String::new())).await;
     let MessageResponse::ListServicesResponse(listed) = answer else { panic!("no list: {answer:?}") };
     let names: BTreeSet<_> = listed.service.iter().map(|service| service.name.as_str()).collect();
-    let ours = ["Audit", "Ceremony", "Crypto", "Keys", "System"].map(|name| format!("kms.v1.{name}"));
+    let ours =
+        ["Audit", "Ceremony", "Crypto", "DataKeys", "Keys", "System"].map(|name| format!("kms.v1.{name}"));
     let expected = ours.iter().map(String::as_str);
     let expected = expected.chain(["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"]);
     assert_eq!(names, expected.collect());

@@ -79,6 +79,9 @@ async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed(
     deployment.kms("admin", &["key", "create", "shared-2", "--spec", "sm4"]).done();
     deployment.kms("admin", &["alias", "create", "shared-name", "shared"]).done();
 
+    let create = v1::CreateDataKeyRequest { name: "kept".into(), key: "other".into(), ..Default::default() };
+    admin.data_keys.create_data_key(create).await.expect("a registered data key");
+
     let key = || "shared".to_owned();
     for _ in 0..3 {
         // What an alias names is asked of the catalogue as it is now, to use the key and to compare it.
@@ -130,6 +133,19 @@ async fn a_refusal_of_one_node_is_never_older_than_what_the_other_has_committed(
         let described = v1::DescribeKeyRequest { key: key() };
         let described = app_there.keys.describe_key(described).await.expect("describes").into_inner();
         assert_eq!(described.current_version, rotated.current_version);
+
+        // A registered data key that one node disables is given out by no other, and neither is one of before a rotation.
+        let get = || v1::GetDataKeyRequest { name: "kept".into(), ..Default::default() };
+        app_there.data_keys.get_data_key(get()).await.expect("gives");
+        let disable = v1::DisableDataKeyRequest { name: "kept".into(), version: 0 };
+        admin.data_keys.disable_data_key(disable).await.expect("disables");
+        app_there.data_keys.get_data_key(get()).await.expect_err("it is disabled");
+        let enable = v1::EnableDataKeyRequest { name: "kept".into(), version: 0 };
+        admin.data_keys.enable_data_key(enable).await.expect("enables");
+        let rotate = v1::RotateDataKeyRequest { name: "kept".into(), ..Default::default() };
+        let rotated = admin.data_keys.rotate_data_key(rotate).await.expect("rotates").into_inner();
+        let given = app_there.data_keys.get_data_key(get()).await.expect("gives").into_inner();
+        assert_eq!(given.version, rotated.current_version);
 
         // An emergency stop must not fail because the node that is asked has missed a resumption.
         admin_there.keys.suspend_key(v1::SuspendKeyRequest { key: key() }).await.expect("suspends");

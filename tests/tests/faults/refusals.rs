@@ -114,6 +114,15 @@ impl Scene {
         }
         let suspend = v1::SuspendKeyRequest { key: "suspended".into() };
         admin.keys.suspend_key(suspend).await.expect("suspended");
+        for name in ["salaries", "disabled"] {
+            let request = v1::CreateDataKeyRequest {
+                idempotency_token: name.into(),
+                ..create_data_key(name, "resident")
+            };
+            admin.data_keys.create_data_key(request).await.expect("a registered data key");
+        }
+        let disable = v1::DisableDataKeyRequest { name: "disabled".into(), version: 0 };
+        admin.data_keys.disable_data_key(disable).await.expect("disabled");
         let rotate = v1::RotateKeyRequest { key: "resident".into(), idempotency_token: "once".into() };
         admin.keys.rotate_key(rotate).await.expect("rotated");
         let describe = v1::DescribeKeyRequest { key: "never-used".into() };
@@ -138,6 +147,10 @@ fn create(name: &str, protection: v1::Protection) -> v1::CreateKeyRequest {
         protection: protection.into(),
         ..Default::default()
     }
+}
+
+fn create_data_key(name: &str, key: &str) -> v1::CreateDataKeyRequest {
+    v1::CreateDataKeyRequest { name: name.into(), key: key.into(), ..Default::default() }
 }
 
 fn encrypt(key: &str) -> v1::EncryptRequest {
@@ -179,6 +192,7 @@ async fn a_refused_request_costs_no_hsm_call() {
     refuse_ciphertexts(&mut watch, &mut app, &scene).await;
     refuse_recipients_pairs_and_names(&mut watch, &mut app, &scene).await;
     refuse_macs(&mut watch, &mut app).await;
+    refuse_registered_data_keys(&mut watch, &mut admin, &mut app).await;
     assert_eq!(stock_fills(&deployment).await, fills_after, "a refused call took random bytes of the HSM");
     eprintln!("{} refusals asked the HSM nothing", watch.refusal_count);
 }
@@ -217,6 +231,46 @@ async fn refuse_keys(watch: &mut Watch<'_>, admin: &mut Rpc, app: &mut Rpc) {
     watch.refused("rotating with the wrong role", "NOT_PERMITTED", role).await;
     let role = admin.crypto.encrypt(encrypt("resident")).await;
     watch.refused("encrypting with the wrong role", "NOT_PERMITTED", role).await;
+}
+
+async fn refuse_registered_data_keys(watch: &mut Watch<'_>, admin: &mut Rpc, app: &mut Rpc) {
+    type Asked = v1::CreateDataKeyRequest;
+    let good = || create_data_key("new", "resident");
+    for (what, reason, request) in [
+        ("an empty name", "FIELD_INVALID", Asked { name: String::new(), ..good() }),
+        ("no such key", "KEY_NOT_FOUND", create_data_key("new", "unknown")),
+        ("a suspended key", "KEY_STATE_FORBIDS", create_data_key("new", "suspended")),
+        ("a key for MACs", "KEY_USAGE_FORBIDS", create_data_key("new", "mac-resident")),
+        ("no cipher", "SPEC_UNSUPPORTED", Asked { data_key_spec: 99, ..good() }),
+        ("a period that is too long", "FIELD_INVALID", Asked { rotation_period_days: 3_651, ..good() }),
+        ("a name that is taken", "KEY_EXISTS", create_data_key("salaries", "resident")),
+        ("another's token", "IDEMPOTENCY_CONFLICT", Asked { idempotency_token: "salaries".into(), ..good() }),
+    ] {
+        let answer = admin.data_keys.create_data_key(request).await;
+        watch.refused(&format!("making a data key: {what}"), reason, answer).await;
+    }
+    let answer = app.data_keys.create_data_key(good()).await;
+    watch.refused("making a data key with the wrong role", "NOT_PERMITTED", answer).await;
+    for (name, version, reason) in [
+        ("", 0, "FIELD_INVALID"),
+        ("unknown", 0, "DATA_KEY_NOT_FOUND"),
+        ("salaries", 2, "KEY_VERSION_NOT_FOUND"),
+        ("disabled", 0, "DATA_KEY_STATE_FORBIDS"),
+        ("disabled", 1, "DATA_KEY_STATE_FORBIDS"),
+    ] {
+        let request = v1::GetDataKeyRequest { name: name.into(), version, recipient: None };
+        let answer = app.data_keys.get_data_key(request).await;
+        watch.refused(&format!("taking the data key {name:?}@{version}"), reason, answer).await;
+    }
+    let request = v1::GetDataKeyRequest { name: "salaries".into(), ..Default::default() };
+    let answer = admin.data_keys.get_data_key(request).await;
+    watch.refused("taking a data key with the wrong role", "NOT_PERMITTED", answer).await;
+    let rotate = |name: &str| v1::RotateDataKeyRequest { name: name.into(), ..Default::default() };
+    let answer = admin.data_keys.rotate_data_key(rotate("disabled")).await;
+    watch.refused("rotating a disabled data key", "DATA_KEY_STATE_FORBIDS", answer).await;
+    let destroy = v1::DestroyDataKeyRequest { name: "disabled".into(), version: 0 };
+    let answer = admin.data_keys.destroy_data_key(destroy).await;
+    watch.refused("destroying a data key too early", "DATA_KEY_STATE_FORBIDS", answer).await;
 }
 
 async fn refuse_uses(watch: &mut Watch<'_>, app: &mut Rpc) {

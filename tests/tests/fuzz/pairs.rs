@@ -3,9 +3,17 @@
 use crate::random::Random;
 use crate::target::Target;
 use kms_core::asymmetric::PrivateKey;
+use kms_core::import::WrappedMaterial;
 use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm, Sm2Ciphertext, check_private_key};
 use kms_core::recipient::{Recipient, RecipientAlgorithm};
+use kms_core::secret::Secret;
+use kms_core::spec::KeySpec;
 use kms_core::suite::Suite;
+
+const KWP: [u8; 24] = [
+    0xc9, 0xa0, 0x04, 0x52, 0x82, 0x12, 0x54, 0xf1, 0x1d, 0x18, 0x0e, 0xfc, 0x24, 0x9e, 0xa7, 0xa8, 0xb1,
+    0x4f, 0x47, 0x2e, 0x3b, 0xf8, 0x76, 0xd1,
+];
 
 macro_rules! vectors {
     ($kind:literal: $($name:literal),+) => {
@@ -16,6 +24,7 @@ macro_rules! vectors {
 pub fn targets() -> Vec<Target> {
     let mut targets = vec![public_keys(), recipients(), private_keys()];
     targets.extend(ciphertexts());
+    targets.extend(wrapped_material());
     for (algorithm, pair) in [
         (SignatureAlgorithm::Sm2Sm3, PairAlgorithm::Sm2),
         (SignatureAlgorithm::EcdsaSha256, PairAlgorithm::P256),
@@ -123,6 +132,57 @@ fn ciphertexts() -> Vec<Target> {
         taken[0]
     });
     vec![der, raw]
+}
+
+/// Tag, length and content in DER.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let len = content.len();
+    let header = if len < 0x80 { vec![tag, len as u8] } else { vec![tag, 0x81, len as u8] };
+    [header, content.to_vec()].concat()
+}
+
+/// Key material that somebody brings, as it comes and as it is when it was decrypted.
+fn wrapped_material() -> Vec<Target> {
+    const SM4: [u8; 9] = [0x06, 0x07, 0x2a, 0x81, 0x1c, 0xcf, 0x55, 0x01, 0x68];
+    let mut random = Random::new(0, "wrapped material");
+    let key = PrivateKey::generate(Suite::Sm, &mut random).public_key().as_bytes().to_vec();
+    let public = PairPublicKey::from_point(PairAlgorithm::Sm2, &key).expect("a point");
+    let mut raw = key.clone();
+    raw.extend(random.bytes(32 + 16));
+    let ciphertext = Sm2Ciphertext::from_raw(&raw, false).expect("a ciphertext").to_der();
+    let bits = |bytes: &[u8]| der(3, &[&[0], bytes].concat());
+    let parts = [der(0x30, &SM4), ciphertext.clone(), bits(&key), bits(&[7; 32])];
+    let envelope = der(0x30, &parts.concat());
+    let parse = move |spec| {
+        let public = public.clone();
+        move |bytes: &[u8]| match WrappedMaterial::parse(&public, spec, bytes) {
+            Ok(material) => {
+                let inner = Sm2Ciphertext::from_der(material.pair_ciphertext()).expect("it was looked at");
+                assert!(bytes.len() >= material.pair_ciphertext().len() && inner.plaintext_len() > 0);
+                // Whatever came out of the decryption: nobody has the key of this one.
+                assert!(material.unwrap(Secret::new(vec![1; 3])).is_err());
+                true
+            }
+            Err(_) => false,
+        }
+    };
+    let enveloped = Target::new("SM2EnvelopedKey", vec![envelope], parse(KeySpec::Sm2));
+    let direct = Target::new("secret key wrapped by SM2", vec![ciphertext], parse(KeySpec::Sm4));
+
+    let rsa = PairPublicKey::from_spki(&vectors!("spki": "rsa-2048")[0]).expect("a key");
+    // RFC 5649 under AES-256, with OpenSSL: the key 00 01 .. 1f, the material 10 11 .. 1f.
+    let example = [&[1; 256][..], &KWP].concat();
+    let by_rsa = Target::new("secret key wrapped by RSA and AES-KWP", vec![example], move |bytes| {
+        let Ok(material) = WrappedMaterial::parse(&rsa, KeySpec::Aes128, bytes) else { return false };
+        match material.unwrap(Secret::new((0..32).collect())) {
+            Ok(key) => {
+                assert_eq!(key.expose(), (0x10..0x20).collect::<Vec<u8>>());
+                true
+            }
+            Err(_) => false,
+        }
+    });
+    vec![enveloped, direct, by_rsa]
 }
 
 fn signatures(algorithm: SignatureAlgorithm, pair: PairAlgorithm) -> Target {

@@ -1,8 +1,10 @@
 //! The command line.
 
 mod pairs;
+mod registered;
 
 pub use pairs::{CsrArguments, DataKeyPairCommand, PairOutputArguments, RecipientArguments};
+pub use registered::RegisteredCommand;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -66,7 +68,7 @@ pub enum Command {
     /// Give keys other names
     #[command(subcommand)]
     Alias(AliasCommand),
-    /// Make and decrypt data keys
+    /// Make and decrypt data keys, and those that the service keeps under a name
     #[command(subcommand)]
     DataKey(DataKeyCommand),
     /// Make and decrypt key pairs for use elsewhere
@@ -355,6 +357,8 @@ pub enum DataKeyCommand {
         #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
         out_plaintext: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Registered(RegisteredCommand),
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use crate::args::DataKeyCommand;
 use crate::output::{Failure, Output, base64};
 use crate::pending::{Existing, PendingFile, Readers};
-use crate::{Session, context, expected_key, key_reference, named_key, recipient};
+use crate::{Session, context, expected_key, key_reference, named_key, recipient, registered};
 use kms_core::id::{KeyId, KeyVersion};
 use kms_core::secret::Secret;
 use kms_core::suite::AeadAlgorithm;
@@ -100,6 +100,7 @@ pub async fn run(session: &Session, command: DataKeyCommand) -> Result<(), Failu
             };
             shown.print(session.output)
         }
+        DataKeyCommand::Registered(command) => registered::run(session, command).await,
     }
 }
 
@@ -108,7 +109,7 @@ pub fn new_file(path: Option<&Path>, readers: Readers) -> Result<Option<(Pending
 }
 
 /// Writes the data key to its file, or hands it on to be printed.
-fn keep_or_show(
+pub fn keep_or_show(
     plaintext: Option<Secret>,
     file: Option<(PendingFile, File)>,
 ) -> Result<Option<Secret>, Failure> {

@@ -50,6 +50,7 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                 vec![
                     used.number.to_string(),
                     used.data_keys.to_string(),
+                    used.registered_data_keys.to_string(),
                     used.encryptions.to_string(),
                     used.decryptions.to_string(),
                     used.macs.to_string(),
@@ -65,6 +66,7 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
             &[
                 "VERSION",
                 "DATA KEYS",
+                "REGISTERED",
                 "ENCRYPTIONS",
                 "DECRYPTIONS",
                 "MACS",
@@ -84,6 +86,7 @@ pub async fn usage(session: &Session, key: &str) -> Result<(), Failure> {
                 json!({
                     "version": used.number.number(),
                     "data_keys": used.data_keys,
+                    "registered_data_keys": used.registered_data_keys,
                     "encryptions": used.encryptions,
                     "decryptions": used.decryptions,
                     "macs": used.macs,

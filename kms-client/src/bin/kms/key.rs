@@ -126,7 +126,7 @@ fn changed(session: &Session, key: &str, changed: Result<Key, ClientError>) -> R
     show(session, changed.map_err(|error| Failure::from(error).about_key(key))?)
 }
 
-fn token(given: Option<String>) -> Result<IdempotencyToken, Failure> {
+pub fn token(given: Option<String>) -> Result<IdempotencyToken, Failure> {
     let Some(text) = given else { return Ok(IdempotencyToken::generate()) };
     IdempotencyToken::new(&text).ok_or_else(|| {
         Failure::field("idempotency_token", "must have 1 to 64 bytes", "kms key create --help")

@@ -17,6 +17,7 @@ mod output;
 mod pending;
 mod recipient;
 mod reencrypt;
+mod registered;
 mod sign;
 mod status;
 

@@ -1,5 +1,9 @@
 //! A service that answers like the real one as far as a client can tell: mutual TLS, reasons, streams.
 
+mod data_keys;
+
+pub use data_keys::DATA_KEY_ID;
+
 use super::{ADMIN, Log};
 use kms_core::audit::BatchHead;
 use kms_core::codec;
@@ -11,6 +15,7 @@ use kms_core::suite::Suite;
 use kms_proto::v1;
 use kms_proto::v1::audit_server::{Audit, AuditServer};
 use kms_proto::v1::crypto_server::{Crypto, CryptoServer};
+use kms_proto::v1::data_keys_server::DataKeysServer;
 use kms_proto::v1::keys_server::{Keys, KeysServer};
 use kms_proto::v1::system_server::{System, SystemServer};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -80,6 +85,10 @@ pub struct Script {
     pub updated: Option<v1::UpdateKeyRequest>,
     /// The last alias that was given to another key.
     pub retargeted: Option<v1::RetargetAliasRequest>,
+    /// The last request for a new registered data key.
+    pub created_data_key: Option<v1::CreateDataKeyRequest>,
+    /// The version that the last change of a registered data key was about; 0 for all of it.
+    pub data_key_version: Option<u32>,
     /// Calls that are never answered.
     pub hangs: bool,
     /// How long each answer takes at least.
@@ -182,6 +191,7 @@ impl Service {
             .expect("the certificates are valid")
             .add_service(KeysServer::new(fake.clone()))
             .add_service(CryptoServer::new(fake.clone()))
+            .add_service(DataKeysServer::new(fake.clone()))
             .add_service(AuditServer::new(fake.clone()))
             .add_service(SystemServer::new(fake));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -254,6 +264,10 @@ impl Fake {
     fn alias(&self) -> v1::Alias {
         v1::Alias { alias: "wages".into(), key_id: KEY_ID.into(), changed: self.key().created }
     }
+}
+
+fn time() -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: 1_795_399_200, nanos: 0 }
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -403,6 +417,7 @@ impl Keys for Fake {
         let used = v1::VersionUse {
             version: 2,
             data_keys: 7,
+            registered_data_keys: 4,
             encryptions: 5,
             decryptions: 3,
             macs: 2,

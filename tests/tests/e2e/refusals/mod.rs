@@ -12,6 +12,7 @@ mod life;
 mod macs;
 mod recipients;
 mod reencryption;
+mod registered;
 mod requests;
 mod roles;
 mod signatures;
