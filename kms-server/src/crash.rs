@@ -102,12 +102,16 @@ pub const HSM_OPERATIONS: [&str; 10] =
 /// HSM operations that only the destruction of a key makes; each has a step before and after.
 pub const DESTRUCTION_OPERATIONS: [&str; 2] = ["destroy", "exists"];
 
+/// HSM operations that only an import makes; each has a step before and after.
+pub const IMPORT_OPERATIONS: [&str; 2] = ["import", "decrypt_with"];
+
 /// Every step's name.
 pub fn step_names() -> Vec<String> {
     let commit = CommitStep::ALL.into_iter().map(|step| step.name().to_owned());
     let hsm = HSM_OPERATIONS
         .into_iter()
         .chain(DESTRUCTION_OPERATIONS)
+        .chain(IMPORT_OPERATIONS)
         .flat_map(|operation| [format!("hsm.before-{operation}"), format!("hsm.after-{operation}")]);
     let ceremony = CeremonyStep::ALL.into_iter().map(|step| step.name().to_owned());
     commit.chain(hsm).chain(ceremony).collect()

@@ -21,10 +21,11 @@ const START_UP_SHARE: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_acknowledged_key_survives_a_kill_at_every_step() {
-    // The others are not reached by work; `ceremony_crash` and `destruction` try them.
+    // The others are not reached by work; `ceremony_crash`, `destruction` and `imports` try them.
     let is_of_work = |step: &String| {
         (step.starts_with("commit.") || step.starts_with("hsm."))
             && !crate::destruction::STEPS.contains(&step.as_str())
+            && !crate::imports::STEPS.contains(&step.as_str())
     };
     let steps = step_names().into_iter().filter(is_of_work).collect();
     run("every step on the simulator", Options::default(), steps).await;

@@ -5,6 +5,7 @@ mod ceremony_crash;
 mod crash;
 mod destruction;
 mod garbage;
+mod imports;
 mod interrupted;
 mod known_secrets;
 mod matrix;

@@ -5,8 +5,11 @@ use crate::memory;
 use crate::own_process;
 use crate::scan::{KnownSecret, Scanner, files_in};
 use crate::workload::context;
+use aes_kw::KwpAes256;
+use aes_kw::cipher::KeyInit;
+use kms_core::pair::PairPublicKey;
 use kms_core::suite::Suite;
-use kms_hsm::PinPurpose;
+use kms_hsm::{PinPurpose, encrypt_to};
 use kms_proto::v1;
 use kms_tests::rpc::refused;
 use kms_tests::{Custodian, Deployment, Finished, JoinStream, Module, Options, Rpc, Started};
@@ -173,8 +176,74 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
         // The refusal of a wrong one must not tell the right one.
         secrets.push(KnownSecret::new(format!("a MAC under {name}"), mac));
     }
+    secrets.extend(keep_data_keys(deployment, &mut app).await);
+    secrets.extend(bring_keys(deployment).await);
     let random = app.crypto.generate_random(v1::GenerateRandomRequest { byte_count: 64 }).await;
     secrets.push(KnownSecret::new("random bytes for a caller", random.expect("random").into_inner().random));
+    secrets
+}
+
+/// A registered data key, given out twice.
+async fn keep_data_keys(deployment: &Deployment, app: &mut Rpc) -> Vec<KnownSecret> {
+    let mut admin = Rpc::connect(deployment, "admin").await;
+    let name = format!("registered-{}", getrandom::u32().expect("random bytes"));
+    let key = v1::CreateKeyRequest {
+        name: format!("{name}-key"),
+        spec: v1::KeySpec::Aes256.into(),
+        ..v1::CreateKeyRequest::default()
+    };
+    admin.keys.create_key(key).await.expect("a key");
+    let create = v1::CreateDataKeyRequest {
+        name: name.clone(),
+        key: format!("{name}-key"),
+        ..v1::CreateDataKeyRequest::default()
+    };
+    admin.data_keys.create_data_key(create).await.expect("a data key");
+    let mut secrets = Vec::new();
+    for version in 1..=2 {
+        let get = v1::GetDataKeyRequest { name: name.clone(), ..v1::GetDataKeyRequest::default() };
+        let got = app.data_keys.get_data_key(get).await.expect("it is given out").into_inner();
+        assert_eq!(got.version, version);
+        secrets.push(KnownSecret::new(format!("version {version} of {name}"), got.plaintext));
+        let rotate = v1::RotateDataKeyRequest { name: name.clone(), ..v1::RotateDataKeyRequest::default() };
+        admin.data_keys.rotate_data_key(rotate).await.expect("rotates");
+    }
+    secrets
+}
+
+/// Keys from elsewhere, and the keys that they were wrapped under: taken, and refused once.
+async fn bring_keys(deployment: &Deployment) -> Vec<KnownSecret> {
+    let mut admin = Rpc::connect(deployment, "admin").await;
+    let mut secrets = Vec::new();
+    for protection in [v1::Protection::HsmResident, v1::Protection::HsmWrapped] {
+        let name = format!("brought-{}", getrandom::u32().expect("random bytes"));
+        let asked = v1::GetImportParametersRequest::default();
+        let parameters = admin.keys.get_import_parameters(asked).await.expect("parameters").into_inner();
+        let (mut transport, mut material) = ([0; 32], [0; 32]);
+        getrandom::fill(&mut transport).expect("random bytes");
+        getrandom::fill(&mut material).expect("random bytes");
+        let public = PairPublicKey::from_spki(&parameters.public_key).expect("a public key");
+        let mut wrapped = [0; 40];
+        KwpAes256::new(&transport.into()).wrap_key(&material, &mut wrapped).expect("wraps");
+        let mut import = v1::ImportKeyMaterialRequest {
+            import_id: parameters.import_id,
+            key: Some(v1::CreateKeyRequest {
+                name: name.clone(),
+                spec: v1::KeySpec::Aes128.into(),
+                protection: protection.into(),
+                ..v1::CreateKeyRequest::default()
+            }),
+            wrapped_material: [encrypt_to(&public, &transport).expect("encrypts").as_slice(), &wrapped]
+                .concat(),
+            check_value: vec![],
+        };
+        let refused = refused(admin.keys.import_key_material(import.clone()).await);
+        assert_eq!(refused.reason, "IMPORT_INVALID", "another length: {refused:?}");
+        import.key.as_mut().expect("a key").spec = v1::KeySpec::Aes256.into();
+        admin.keys.import_key_material(import).await.expect("is taken");
+        secrets.push(KnownSecret::new(format!("the key that was brought as {name}"), material.to_vec()));
+        secrets.push(KnownSecret::new(format!("the key around {name}"), transport.to_vec()));
+    }
     secrets
 }
 
