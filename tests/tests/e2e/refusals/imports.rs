@@ -164,10 +164,10 @@ async fn an_import_that_is_unknown_or_over_is_refused() {
             v1::GetImportParametersRequest { wrapping_key_spec: spec.into(), valid_seconds: seconds };
         expected.refusal(rpc.keys.get_import_parameters(request).await, reason, Some(field));
     }
-    let request = v1::GetImportParametersRequest { valid_seconds: 1, ..Default::default() };
+    let request = v1::GetImportParametersRequest { valid_seconds: 3, ..Default::default() };
     let brief = rpc.keys.get_import_parameters(request).await.expect("parameters").into_inner();
     assert_eq!(brief.wrapping(), v1::ImportWrapping::Sm2Envelope, "that of the suite");
-    tokio::time::sleep(Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(3100)).await;
     let unknown =
         v1::ImportParameters { import_id: "07070707-0707-0707-0707-070707070707".into(), ..brief.clone() };
     let malformed = v1::ImportParameters { import_id: "7".into(), ..brief.clone() };
