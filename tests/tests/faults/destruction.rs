@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The steps that only a destruction reaches.
+/// The steps that a destruction reaches and everyday work does not; the end of an import reaches them, too.
 pub const STEPS: [&str; 4] =
     ["hsm.before-destroy", "hsm.after-destroy", "hsm.before-exists", "hsm.after-exists"];
 /// More than the shortest window.

@@ -8,7 +8,7 @@ use kms_tests::rpc::ClientCertificate;
 use kms_tests::{Deployment, Options, Rpc, audit};
 use std::time::Duration;
 
-/// The steps that only an import reaches, beside those of [`crate::destruction`].
+/// The steps that only an import reaches, beside those of [`crate::destruction`], which its end reaches.
 pub const STEPS: [&str; 4] =
     ["hsm.before-import", "hsm.after-import", "hsm.before-decrypt_with", "hsm.after-decrypt_with"];
 
