@@ -3,7 +3,7 @@
 use crate::connect::{Client, Repeat};
 use crate::convert;
 use crate::error::ClientError;
-use crate::keys::Key;
+use crate::keys::{IdempotencyToken, Key};
 use kms_core::attributes::{AttributeChanges, Description, KeyAttributes, Sensitivity, ShortText};
 use kms_core::codec::VersionOne;
 use kms_core::id::{KeyId, KeyName, KeyRef, LabelName, UnixMillis};
@@ -99,13 +99,22 @@ impl Client {
         .try_into()
     }
 
-    /// Gives a key another name, which everything that uses keys takes. Not repeated by itself: it carries no token.
+    /// Gives a key another name, which everything that uses keys takes. Repeated by itself: the token makes it happen once.
     ///
     /// # Errors
-    /// `KEY_EXISTS`: a key or an alias has the name. `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`.
-    pub async fn create_alias(&self, name: &KeyName, key: &KeyRef) -> Result<Alias, ClientError> {
-        let request = v1::CreateAliasRequest { alias: name.to_string(), key: key.to_string() };
-        let made = self.call(Repeat::Never, &request, |mut stubs, request| async move {
+    /// `KEY_EXISTS`: a key or an alias has the name. `KEY_NOT_FOUND`, `KEY_STATE_FORBIDS`, `IDEMPOTENCY_CONFLICT`.
+    pub async fn create_alias(
+        &self,
+        name: &KeyName,
+        key: &KeyRef,
+        token: &IdempotencyToken,
+    ) -> Result<Alias, ClientError> {
+        let request = v1::CreateAliasRequest {
+            alias: name.to_string(),
+            key: key.to_string(),
+            idempotency_token: token.as_str().to_owned(),
+        };
+        let made = self.call(Repeat::Safe, &request, |mut stubs, request| async move {
             stubs.keys.create_alias(request).await
         });
         alias(made.await?)

@@ -234,7 +234,9 @@ impl Keys for Gate {
             allowed?;
             let alias = key_name("alias", &message.alias)?;
             let key = convert::key_selector("key", &message.key)?;
-            Ok(convert::proto_alias(&node.create_alias(&caller, &alias, &key).await?))
+            let token = convert::token(message.idempotency_token)?;
+            let made = node.create_alias(&caller, &alias, &key, token.as_deref()).await?;
+            Ok(convert::proto_alias(&made))
         })
         .await
     }

@@ -1,12 +1,12 @@
 //! Aliases: other names of keys, which applications use and administrators give from one key to the next.
 
-use super::keys::key_exists;
+use super::keys::{key_exists, token_conflict};
 use super::open::{DECISION_COUNT_MAX, Found, KeyEntry, Open, contention};
 use super::{Caller, Node, ServiceError};
 use crate::random::now;
-use crate::store::{AliasRow, Change, Commit, Entry};
+use crate::store::{AliasRow, Change, Commit, Entry, Idempotency, Refusal};
 use kms_core::audit::{Outcome, Record};
-use kms_core::id::{CatalogueRevision, KeyName, KeySelector};
+use kms_core::id::{CatalogueRevision, KeyId, KeyName, KeySelector};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 
@@ -22,6 +22,15 @@ pub struct AliasPage {
 fn alias_not_found(alias: &KeyName) -> ServiceError {
     let message = format!("there is no alias {alias} in this tenant");
     ServiceError { field: Some("alias"), ..ServiceError::new(Reason::AliasNotFound, message) }
+}
+
+/// How a change of the catalogue ended.
+enum Changed {
+    Done,
+    /// The catalogue has changed since what it depends on was found.
+    Again,
+    /// An earlier request with the same token had this result.
+    Replayed(KeyId),
 }
 
 /// That a key can be given a name that applications use.
@@ -45,9 +54,19 @@ impl Node {
         caller: &Caller,
         alias: &KeyName,
         key: &KeySelector,
+        idempotency_token: Option<&str>,
     ) -> Result<AliasRow, ServiceError> {
         let open = self.require_open()?;
         let tenant = &caller.principal.tenant;
+        let selector = match key {
+            KeySelector::Name(name) => name.to_string(),
+            KeySelector::Id(id) => id.to_string(),
+        };
+        let asked = [alias.as_str().as_bytes(), selector.as_bytes()];
+        let claim = self.claim(caller, Action::CreateAlias, idempotency_token, &asked);
+        if let Some(key_id) = self.replayed(claim.as_ref()).await? {
+            return self.answer_alias_again(&open, caller, alias, key_id).await;
+        }
         for _ in 0..DECISION_COUNT_MAX {
             let by_alias = KeySelector::Name(alias.clone());
             let taken = |_: &KeyEntry| -> Result<(), ServiceError> {
@@ -61,11 +80,35 @@ impl Node {
             let (target, ()) =
                 open.judge(&self.database, tenant, key, |entry| check_target(entry, key)).await?;
             let record = self.alias_record(caller, Action::CreateAlias, alias, &target.key);
-            if let Some(row) = self.commit_alias(&open, alias, &target, record).await? {
-                return Ok(row);
+            let row = alias_row(alias, &target);
+            match self.commit_alias(&open, &row, target.revision, record, claim.clone()).await? {
+                Changed::Done => return Ok(row),
+                Changed::Again => {}
+                Changed::Replayed(key_id) => {
+                    return self.answer_alias_again(&open, caller, alias, key_id).await;
+                }
             }
         }
         Err(contention())
+    }
+
+    /// The answer to a request whose token was used with it before: the alias as it is now.
+    async fn answer_alias_again(
+        &self,
+        open: &Open,
+        caller: &Caller,
+        alias: &KeyName,
+        first: KeyId,
+    ) -> Result<AliasRow, ServiceError> {
+        let found = self.database.find_alias(&caller.principal.tenant, alias, &open.row_mac).await?;
+        let row = found.ok_or_else(|| alias_not_found(alias))?;
+        let record = self
+            .record(Action::CreateAlias.event(), Outcome::Done, caller)
+            .key(first, None)
+            .detail("alias", alias.as_str())
+            .detail("repeats", "an earlier request with the same token");
+        self.committer.commit(Entry::record(record)).await?;
+        Ok(row)
     }
 
     /// Gives an alias from the key that it names to another one. No caller finds it without a key in between.
@@ -103,8 +146,8 @@ impl Node {
                 .detail("before", before.key.row.name.as_str());
             // What was found under an older catalogue than the target is found again.
             let revision = before.revision.min(target.revision);
-            let target = Found { revision, ..target };
-            if let Some(row) = self.commit_alias(&open, alias, &target, record).await? {
+            let row = alias_row(alias, &target);
+            if let Changed::Done = self.commit_alias(&open, &row, revision, record, None).await? {
                 return Ok(row);
             }
         }
@@ -121,7 +164,8 @@ impl Node {
             let before = self.alias_target(&open, caller, alias).await?;
             let record = self.alias_record(caller, Action::DeleteAlias, alias, &before.key);
             let change = Change::AliasRemoved { tenant: before.key.row.tenant.clone(), name: alias.clone() };
-            if self.commit_catalogue(&open, record, change, before.revision).await? {
+            let changed = self.commit_catalogue(&open, record, change, before.revision, None).await?;
+            if let Changed::Done = changed {
                 return Ok(());
             }
         }
@@ -178,43 +222,48 @@ impl Node {
         }
     }
 
-    /// Makes an alias name a key. `None` when the catalogue has changed since the key was found.
+    /// Makes an alias name a key.
     async fn commit_alias(
         &self,
         open: &Open,
-        alias: &KeyName,
-        target: &Found,
+        row: &AliasRow,
+        revision: CatalogueRevision,
         record: Record,
-    ) -> Result<Option<AliasRow>, ServiceError> {
-        let tenant = target.key.row.tenant.clone();
-        let row = AliasRow { tenant, name: alias.clone(), key_id: target.key.row.key_id, changed: now() };
-        let mac = open.row_mac.of_alias(&row);
-        let change = Change::Alias(Box::new((row.clone(), mac)));
-        let is_done = self.commit_catalogue(open, record, change, target.revision).await?;
-        Ok(is_done.then_some(row))
+        claim: Option<Idempotency>,
+    ) -> Result<Changed, ServiceError> {
+        let change = Change::Alias(Box::new((row.clone(), open.row_mac.of_alias(row))));
+        self.commit_catalogue(open, record, change, revision, claim).await
     }
 
-    /// Commits a change that holds only for the catalogue under which it was decided. `false` when that is no more.
+    /// Commits a change that holds only for the catalogue under which it was decided.
     async fn commit_catalogue(
         &self,
         open: &Open,
         record: Record,
         change: Change,
         revision: CatalogueRevision,
-    ) -> Result<bool, ServiceError> {
-        let entry = Entry { record, change: Some(change), decided_under: Some(revision), idempotency: None };
+        claim: Option<Idempotency>,
+    ) -> Result<Changed, ServiceError> {
+        let entry = Entry { record, change: Some(change), decided_under: Some(revision), idempotency: claim };
         match self.committer.commit(entry).await? {
             Commit::Done { catalogue, .. } => {
                 open.advance(catalogue);
-                Ok(true)
+                Ok(Changed::Done)
             }
             Commit::Stale(revision) => {
                 open.advance(revision);
-                Ok(false)
+                Ok(Changed::Again)
             }
+            Commit::Refused(Refusal::Replayed(key_id)) => Ok(Changed::Replayed(key_id)),
+            Commit::Refused(Refusal::TokenConflict) => Err(token_conflict()),
             Commit::Refused(_) => unreachable!("an alias is decided under the catalogue that it changes"),
         }
     }
+}
+
+fn alias_row(alias: &KeyName, target: &Found) -> AliasRow {
+    let key = &target.key.row;
+    AliasRow { tenant: key.tenant.clone(), name: alias.clone(), key_id: key.key_id, changed: now() }
 }
 
 /// What is called through an alias goes on working with the next key: it is for the same.

@@ -138,7 +138,7 @@ pub struct Entry {
     pub change: Option<Change>,
     /// The catalogue under which it was decided; `None` when it does not depend on the catalogue.
     pub decided_under: Option<CatalogueRevision>,
-    /// The caller's token, if any; only with a change of a key or data key.
+    /// The caller's token, if any; only with a change of a key, alias or data key.
     pub idempotency: Option<Idempotency>,
 }
 
@@ -480,6 +480,12 @@ impl<R: CryptoRng + Send> Worker<R> {
             }
             Some(Change::Alias(alias)) => {
                 let (row, mac) = alias.as_ref();
+                if let Some(claim) = &entry.idempotency
+                    && let Some(refusal) =
+                        self.database.claim_token(connection, claim, row.key_id, time).await?
+                {
+                    return refused(refusal);
+                }
                 self.database.put_alias(connection, row, mac).await?;
                 catalogue.0 += 1;
                 Ok(Ok(()))
@@ -505,15 +511,11 @@ impl<R: CryptoRng + Send> Worker<R> {
             },
             Some(Change::Key { expected_revision, key, versions, certificate, import }) => {
                 let (row, mac) = key.as_ref();
-                if let Some(claim) = &entry.idempotency {
-                    let used = self.database.claim_token(connection, claim, row.key_id, time).await?;
-                    if let Some((digest, key_id)) = used {
-                        let is_same = digest == claim.request_digest.0;
-                        return refused(match is_same {
-                            true => Refusal::Replayed(key_id),
-                            false => Refusal::TokenConflict,
-                        });
-                    }
+                if let Some(claim) = &entry.idempotency
+                    && let Some(refusal) =
+                        self.database.claim_token(connection, claim, row.key_id, time).await?
+                {
+                    return refused(refusal);
                 }
                 // Looked at first and changed last: a refused entry changes nothing.
                 let is_import_there = match import {

@@ -149,9 +149,8 @@ impl Database {
         if let Some(claim) = claim {
             // Tokens keep 16 bytes of what they made, whatever that is: the method is part of the token.
             let id = KeyId(row.data_key_id.0);
-            if let Some((digest, first)) = self.claim_token(connection, claim, id, time).await? {
-                let is_same = digest == claim.request_digest.0;
-                return Ok(Some(if is_same { Refusal::Replayed(first) } else { Refusal::TokenConflict }));
+            if let Some(refusal) = self.claim_token(connection, claim, id, time).await? {
+                return Ok(Some(refusal));
             }
         }
         let (is_written, refusal) = match change.expected_revision {

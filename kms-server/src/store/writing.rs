@@ -1,6 +1,6 @@
 //! What the committer writes: one text of SQL for SQLite and PostgreSQL wherever the dialects allow.
 
-use super::committer::ImportChange;
+use super::committer::{ImportChange, Refusal};
 use super::database::{Database, DatabaseError, Dialect, Head, StoredCheckpoint};
 use super::rows::{AliasRow, CountRow, KeyRow, Material, VersionRow};
 use kms_core::audit::Segment;
@@ -417,14 +417,14 @@ impl Database {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Claims an idempotency token. When it is taken: the request digest and the key of its first use.
+    /// Claims an idempotency token for a result. When it is taken: why the request is refused.
     pub(super) async fn claim_token(
         &self,
         connection: &mut AnyConnection,
         claim: &super::Idempotency,
         key_id: KeyId,
         now: UnixMillis,
-    ) -> Result<Option<(Vec<u8>, KeyId)>, DatabaseError> {
+    ) -> Result<Option<Refusal>, DatabaseError> {
         sqlx::query("DELETE FROM idempotency WHERE expires <= $1")
             .bind(to_i64(now.0))
             .execute(&mut *connection)
@@ -443,7 +443,14 @@ impl Database {
         .bind(to_i64(now.0 + super::committer::TOKEN_MILLIS))
         .execute(&mut *connection)
         .await?;
-        if done.rows_affected() == 1 { Ok(None) } else { self.token(connection, claim, now).await }
+        if done.rows_affected() == 1 {
+            return Ok(None);
+        }
+        let first = self.token(connection, claim, now).await?;
+        Ok(first.map(|(digest, result)| match digest == claim.request_digest.0 {
+            true => Refusal::Replayed(result),
+            false => Refusal::TokenConflict,
+        }))
     }
 
     /// Forgets a token that was claimed in this transaction for a request that was then refused.

@@ -1,6 +1,7 @@
 //! `kms alias`.
 
 use crate::args::AliasCommand;
+use crate::key::token;
 use crate::output::{Failure, fields, table};
 use crate::{Session, key_reference};
 use kms_client::audit::rfc3339;
@@ -9,9 +10,10 @@ use serde_json::{Value, json};
 
 pub async fn run(session: &Session, command: AliasCommand) -> Result<(), Failure> {
     match command {
-        AliasCommand::Create { alias, key } => {
+        AliasCommand::Create { alias, key, idempotency_token } => {
             let (name, reference) = (alias_name(&alias)?, key_reference(&key)?);
-            let made = session.connect().await?.create_alias(&name, &reference).await;
+            let token = token(idempotency_token)?;
+            let made = session.connect().await?.create_alias(&name, &reference, &token).await;
             show(session, &made.map_err(|error| Failure::from(error).about_key(&key))?)
         }
         AliasCommand::Retarget { alias, key, expected_key } => {

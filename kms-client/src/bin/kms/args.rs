@@ -291,6 +291,9 @@ pub enum AliasCommand {
         alias: String,
         /// The key's name or id
         key: String,
+        /// Makes the command safe to repeat for 24 hours
+        #[arg(long, value_name = "TOKEN")]
+        idempotency_token: Option<String>,
     },
     /// Give an alias to another key, at once for every caller
     Retarget {

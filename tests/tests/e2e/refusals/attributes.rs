@@ -22,7 +22,7 @@ fn label(name: &str, value: &str) -> v1::Label {
 }
 
 fn create_alias(alias: &str, key: &str) -> v1::CreateAliasRequest {
-    v1::CreateAliasRequest { alias: alias.into(), key: key.into() }
+    v1::CreateAliasRequest { alias: alias.into(), key: key.into(), ..Default::default() }
 }
 
 fn retarget(alias: &str, key: &str) -> v1::RetargetAliasRequest {
@@ -294,6 +294,41 @@ async fn an_alias_goes_from_key_to_key_and_everything_still_decrypts() {
         .find(|entry| entry.record.event == "alias.retarget" && entry.detail("alias") == Some("payroll-now"));
     let moved = moved.expect("it is in the log");
     assert_eq!((moved.detail("before"), moved.detail("name")), (Some("payroll-2026"), Some("payroll-2027")));
+}
+
+#[tokio::test]
+async fn an_alias_is_made_once_for_one_token() {
+    let (mut rpc, mut expected) = (admin().await, Expected::default());
+    make_key("made-once", WRAPPED).await;
+    let second = make_key("made-twice", WRAPPED).await;
+    let request = |alias: &str, key: &str| v1::CreateAliasRequest {
+        idempotency_token: "alias-token".into(),
+        ..create_alias(alias, key)
+    };
+    // A request that is refused uses no token up.
+    expected.refusal(
+        rpc.keys.create_alias(request("made-twice", "made-once")).await,
+        "KEY_EXISTS",
+        Some("alias"),
+    );
+    let made = rpc.keys.create_alias(request("once", "made-once")).await.expect("names").into_inner();
+    let again = rpc.keys.create_alias(request("once", "made-once")).await.expect("the same").into_inner();
+    assert_eq!(made, again);
+    for (alias, key) in [("once", "made-twice"), ("once-more", "made-once")] {
+        let answer = rpc.keys.create_alias(request(alias, key)).await;
+        expected.refusal(answer, "IDEMPOTENCY_CONFLICT", Some("idempotency_token"));
+    }
+    // Late, it does not take the alias back from the key that has it now.
+    rpc.keys.retarget_alias(retarget("once", "made-twice")).await.expect("moves");
+    let late = rpc.keys.create_alias(request("once", "made-once")).await.expect("the same").into_inner();
+    assert_eq!(late.key_id, second.key_id);
+    rpc.keys.delete_alias(v1::DeleteAliasRequest { alias: "once".into() }).await.expect("removes");
+    let gone = rpc.keys.create_alias(request("once", "made-once")).await;
+    expected.refusal(gone, "ALIAS_NOT_FOUND", Some("alias"));
+    let long =
+        v1::CreateAliasRequest { idempotency_token: "t".repeat(65), ..create_alias("twice", "made-once") };
+    expected.refusal(rpc.keys.create_alias(long).await, "FIELD_INVALID", Some("idempotency_token"));
+    expected.are_all_recorded().await;
 }
 
 #[tokio::test]

@@ -73,7 +73,8 @@ async fn call(rpc: &mut Rpc, action: &str, name: &str) -> Result<(), Refused> {
             done(rpc.keys.update_key(request).await.map(drop))
         }
         "alias.create" => {
-            let request = v1::CreateAliasRequest { alias: "nobodys-alias".into(), key: key() };
+            let request =
+                v1::CreateAliasRequest { alias: "nobodys-alias".into(), key: key(), ..Default::default() };
             done(rpc.keys.create_alias(request).await.map(drop))
         }
         "alias.retarget" => {
