@@ -55,6 +55,13 @@ impl LockedBytes {
         Self { pages, len, is_locked }
     }
 
+    /// A copy of `bytes`, which are at least 1. The caller wipes the original.
+    pub fn copied(bytes: &[u8]) -> Self {
+        let mut copy = Self::zeroed(bytes.len());
+        copy.expose_mut()[..bytes.len()].copy_from_slice(bytes);
+        copy
+    }
+
     /// Whether the pages are locked into memory.
     pub fn is_locked(&self) -> bool {
         self.is_locked

@@ -99,7 +99,7 @@ impl CeremonyStep {
 pub const HSM_OPERATIONS: [&str; 10] =
     ["open_session", "random", "seal", "open", "create", "confirm", "sign", "mac", "objects", "status"];
 
-/// HSM operations that only the destruction of a key makes; each has a step before and after.
+/// HSM operations that only the removal of an object makes, of a key or of the pair of an import; each has a step before and after.
 pub const DESTRUCTION_OPERATIONS: [&str; 2] = ["destroy", "exists"];
 
 /// HSM operations that only an import makes; each has a step before and after.

@@ -1,6 +1,6 @@
 //! Making pairs.
 
-use super::{PairError, PrivatePair, locked};
+use super::{PairError, PrivatePair};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{
@@ -50,7 +50,7 @@ fn sm2(rng: &mut impl CryptoRng) -> Result<LockedBytes, PairError> {
         if let Ok(key) = sm2::SecretKey::from_slice(scalar.expose()) {
             return key
                 .to_pkcs8_der()
-                .map(|document| locked(document.as_bytes()))
+                .map(|document| LockedBytes::copied(document.as_bytes()))
                 .map_err(|_| PairError::Library);
         }
     }
@@ -59,15 +59,15 @@ fn sm2(rng: &mut impl CryptoRng) -> Result<LockedBytes, PairError> {
 fn rsa(size: KeySize) -> Result<LockedBytes, PairError> {
     let key = RsaKeyPair::generate(size).map_err(|_| PairError::Library)?;
     // The buffer is wiped when it goes.
-    key.as_der().map(|der| locked(der.as_ref())).map_err(|_| PairError::Library)
+    key.as_der().map(|der| LockedBytes::copied(der.as_ref())).map_err(|_| PairError::Library)
 }
 
 fn ecdsa(algorithm: &'static EcdsaSigningAlgorithm) -> Result<LockedBytes, PairError> {
     let key = EcdsaKeyPair::generate(algorithm).map_err(|_| PairError::Library)?;
-    key.to_pkcs8v1().map(|document| locked(document.as_ref())).map_err(|_| PairError::Library)
+    key.to_pkcs8v1().map(|document| LockedBytes::copied(document.as_ref())).map_err(|_| PairError::Library)
 }
 
 fn ed25519() -> Result<LockedBytes, PairError> {
     let key = Ed25519KeyPair::generate().map_err(|_| PairError::Library)?;
-    key.to_pkcs8v1().map(|document| locked(document.as_ref())).map_err(|_| PairError::Library)
+    key.to_pkcs8v1().map(|document| LockedBytes::copied(document.as_ref())).map_err(|_| PairError::Library)
 }

@@ -71,7 +71,7 @@ impl PrivatePair {
             return Err(PairError::NoSuchPair { algorithm, usage });
         }
         let public_key = check_private_key(algorithm, pkcs8)?;
-        let pair = Self { usage, public_key, pkcs8: locked(pkcs8) };
+        let pair = Self { usage, public_key, pkcs8: LockedBytes::copied(pkcs8) };
         pair.try_out().map_err(|_| PairError::Inconsistent)?;
         Ok(pair)
     }
@@ -84,7 +84,7 @@ impl PrivatePair {
         if check_private_key(public_key.algorithm(), pkcs8)? != *public_key {
             return Err(PairError::OtherPublicKey);
         }
-        Ok(Self { usage, public_key: public_key.clone(), pkcs8: locked(pkcs8) })
+        Ok(Self { usage, public_key: public_key.clone(), pkcs8: LockedBytes::copied(pkcs8) })
     }
 
     /// The public half.
@@ -106,12 +106,6 @@ impl PrivatePair {
     pub fn danger_pkcs8(&self) -> &[u8] {
         self.pkcs8.expose()
     }
-}
-
-fn locked(bytes: &[u8]) -> LockedBytes {
-    let mut place = LockedBytes::zeroed(bytes.len());
-    place.expose_mut().copy_from_slice(bytes);
-    place
 }
 
 impl fmt::Debug for PrivatePair {

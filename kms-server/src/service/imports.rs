@@ -17,7 +17,6 @@ use kms_core::key::{Cryptoperiod, KeyState, Standing};
 use kms_core::pair::{PairAlgorithm, PairPublicKey};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
-use kms_core::secret::Secret;
 use kms_core::spec::{KeyAlgorithm, KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Suite};
 use kms_hsm::LockedBytes;
@@ -260,7 +259,7 @@ impl Node {
                 let public_key = imported.public_key().clone();
                 (imported.into_pkcs8(), Some(public_key))
             }
-            KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => (locked(&material), None),
+            KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => (LockedBytes::copied(material.expose()), None),
         };
         Ok(Opened { material, check_value, public_key })
     }
@@ -312,10 +311,4 @@ impl Node {
             }
         }
     }
-}
-
-fn locked(secret: &Secret) -> LockedBytes {
-    let mut place = LockedBytes::zeroed(secret.expose().len());
-    place.expose_mut().copy_from_slice(secret.expose());
-    place
 }

@@ -406,13 +406,10 @@ impl Open {
             .hsm("open", deadline, move |session| {
                 let sealed = Sealed::parse(&wrapped.nonce, wrapped.ciphertext_and_tag)?;
                 let secret = session.open(master.object, master.algorithm, &aad, &sealed)?;
-                let len = secret.expose().len();
-                if expected_len.is_some_and(|expected| expected != len) {
+                if expected_len.is_some_and(|expected| expected != secret.expose().len()) {
                     return Err(HsmError::CiphertextInvalid);
                 }
-                let mut material = LockedBytes::zeroed(len);
-                material.expose_mut().copy_from_slice(secret.expose());
-                Ok(Arc::new(material))
+                Ok(Arc::new(LockedBytes::copied(secret.expose())))
             })
             .await;
         match opened {
