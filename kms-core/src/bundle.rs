@@ -4,7 +4,8 @@
 use crate::asymmetric::{PublicKey, Signature, SignatureError};
 use crate::codec::{self, ArmouredFormat, CodecError, Format, VersionOne};
 use crate::id::{ClusterName, CustodianName, HsmObjectId, KeyVersion, NodeName, Principal, UnixMillis};
-use crate::quorum::{SecretKind, ShareSet, Threshold, ThresholdError};
+use crate::quorum::{SecretKind, SecretShare, ShareSet, Threshold, ThresholdError};
+use crate::share::Enrolment;
 use crate::suite::{AeadAlgorithm, Digest32, Suite};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -38,6 +39,24 @@ pub struct Custodian {
 }
 
 impl Custodian {
+    /// The custodians of a share set: each enrolment with the shares in the same place.
+    pub fn of_set(
+        set: &ShareSet,
+        enrolments: &[Enrolment],
+        start: &[SecretShare],
+        core: &[SecretShare],
+    ) -> Vec<Self> {
+        let custodian = |(enrolment, (start, core)): (&Enrolment, (&SecretShare, &SecretShare))| Self {
+            name: enrolment.name.clone(),
+            sign_key: enrolment.sign_key,
+            seal_key: enrolment.seal_key,
+            share_index: start.index(),
+            start_commitment: set.share_commitment(SecretKind::Start, start),
+            core_commitment: set.share_commitment(SecretKind::Core, core),
+        };
+        enrolments.iter().zip(start.iter().zip(core)).map(custodian).collect()
+    }
+
     /// The commitment of this custodian's share of one secret.
     pub fn commitment(&self, kind: SecretKind) -> &Digest32 {
         match kind {
@@ -159,6 +178,9 @@ pub struct Bundle {
     /// Who may call.
     #[n(17)]
     pub principals: Vec<Principal>,
+    /// Fingerprint of the bundle that this one follows; `None` for the first.
+    #[n(18)]
+    pub previous: Option<Digest32>,
 }
 
 impl Format for Bundle {
@@ -408,6 +430,7 @@ pub(crate) mod testing {
             }],
             nodes: alloc::vec![Node { name: node.clone(), key: node_key.public_key() }],
             principals: alloc::vec![Principal::parse("kms://default/operator/app").expect("valid")],
+            previous: None,
         };
         let signed = sign(&bundle, &core_key);
         TestBundle { bundle, signed, core_key, checkpoint_key, node, node_key, custodians, start_secret }

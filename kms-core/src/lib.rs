@@ -31,6 +31,7 @@ pub mod policy;
 pub mod quorum;
 pub mod reason;
 pub mod recipient;
+pub mod reshare;
 pub mod secret;
 pub mod share;
 pub mod spec;

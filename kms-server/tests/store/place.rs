@@ -394,6 +394,7 @@ impl Deployment {
             }],
             nodes: vec![node(0), node(1)],
             principals: vec![Principal::parse("kms://default/administrator/admin").expect("valid")],
+            previous: None,
         };
         let body = codec::to_bytes(&bundle);
         let signature = core_key.sign(BUNDLE_DOMAIN, &body, &mut system_rng());

@@ -98,6 +98,7 @@ impl Made {
             }],
             nodes: vec![Node { name: node.clone(), key: node_key.public_key() }],
             principals: vec![principal()],
+            previous: None,
         };
         Self { bundle, core_key, checkpoint_key, node, node_key, custodians, random }
     }

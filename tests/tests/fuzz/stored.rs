@@ -18,7 +18,7 @@ use kms_core::share::{
     SignedEnrolment, StoredShare,
 };
 use kms_core::suite::{Digest32, Suite};
-use kms_core::transcript::{SignedTranscript, Step, Transcript};
+use kms_core::transcript::{Agreement, Consent, SignedConsent, SignedTranscript, Step, Transcript};
 use kms_core::worker::{FromWorker, ToWorker};
 
 /// Read, and written back to the same bytes.
@@ -143,13 +143,25 @@ fn of_transcript(made: &Made) -> Vec<Target> {
     let mut transcript = Transcript::begin(made.bundle.suite, "init", b"plan");
     transcript.record(UnixMillis(1), "token made");
     transcript.record(UnixMillis(2), "key made");
+    let consent = Consent {
+        version: VersionOne,
+        cluster_id: made.bundle.cluster_id,
+        kind: "init".into(),
+        operation: Digest32([5; 32]),
+        share_epoch: 1,
+        custodian: made.bundle.custodians[0].name.clone(),
+        time: UnixMillis(3),
+    };
+    let (body, signature) = (codec::to_bytes(&consent), kms_core::asymmetric::Signature([7; 64]));
+    let consents = vec![SignedConsent { version: VersionOne, body, signature }];
+    transcript.agreement = Some(Agreement { operation: consent.operation, consents });
     let steps: Vec<Step> = transcript.steps.clone();
     let signed = SignedTranscript {
         version: VersionOne,
         body: codec::to_bytes(&transcript),
         signature: kms_core::asymmetric::Signature([7; 64]),
     };
-    let mut targets = vec![canonical(&steps), canonical(&[transcript])];
+    let mut targets = vec![canonical(&steps), canonical(&[consent]), canonical(&[transcript])];
     targets.extend(both(&[signed]));
     targets
 }

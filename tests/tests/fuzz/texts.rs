@@ -11,10 +11,13 @@ use kms_core::id::{
     TenantName,
 };
 use kms_core::pair::{PairAlgorithm, PairPublicKey, SignatureAlgorithm};
+use kms_core::reshare::{PinStep, Progress, Standing};
 use kms_core::suite::{Digest32, Suite};
 use kms_hsm::Profile;
 use std::fmt::Display;
 
+/// The bundle to which the reshare of the examples leads.
+const NEXT: Digest32 = Digest32([7; 32]);
 const UUID: &str = "0190a2b4-7c5d-7e6f-8a9b-0c1d2e3f4a5b";
 
 /// A text that is written back as `write` says.
@@ -48,6 +51,18 @@ macro_rules! name {
 
 pub fn targets() -> Vec<Target> {
     let mut targets = vec![
+        text(
+            "progress of a reshare",
+            &[&(Progress::first_line(&NEXT) + "began operations-so\ndone operations-so\nbegan core-so\n")],
+            |text| Progress::parse(text, &NEXT),
+            |text, progress| {
+                // What was done is written down as done.
+                for step in PinStep::ALL {
+                    let is_done = progress.standing(step) == Standing::Done;
+                    assert!(!is_done || text.contains(&Progress::done(step)));
+                }
+            },
+        ),
         name!(TenantName, "default", "a"),
         name!(KeyName, "payroll", "db.backup_2026-11"),
         name!(CustodianName, "custodian-1"),

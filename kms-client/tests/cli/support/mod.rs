@@ -81,6 +81,7 @@ impl Deployment {
             }],
             nodes: vec![Node { name: node.clone(), key: node_key.public_key() }],
             principals: vec![Principal::parse(ADMIN).expect("a valid URI")],
+            previous: None,
         };
         let body = codec::to_bytes(&bundle);
         let signature = core_key.sign(BUNDLE_DOMAIN, &body, &mut rng());
