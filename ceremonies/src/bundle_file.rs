@@ -6,7 +6,7 @@ use crate::plan::PLAN_LEN_MAX;
 use kms_core::asymmetric::PublicKey;
 use kms_core::bundle::{Bundle, BundleError, SignedBundle};
 use kms_core::suite::{Digest32, Suite};
-use kms_core::transcript::{SignedTranscript, Transcript, TranscriptError};
+use kms_core::transcript::{CheckedConsent, Consent, SignedTranscript, Transcript, TranscriptError};
 use p256::pkcs8::{EncodePublicKey, LineEnding};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -158,6 +158,23 @@ pub fn transcript_text(transcript: &Transcript) -> String {
             .expect("writing to a String cannot fail");
     }
     text
+}
+
+/// Who agreed, one line each, checked with the custodians' keys of a bundle.
+///
+/// # Errors
+/// [`TranscriptError::Consent`] names the first that does not fit.
+pub fn consents_text(transcript: &Transcript, bundle: &Bundle) -> Result<Vec<String>, TranscriptError> {
+    let line = |one: CheckedConsent| {
+        let Consent { custodian, operation, share_epoch, time, .. } = &one.consent;
+        let standing = match one.is_checked {
+            true => "signed by the custodian's key",
+            false => "signature not checked: give --bundle of that share epoch",
+        };
+        let time = clock::to_text(*time);
+        format!("{time}  {custodian} agreed to operation {operation} (share epoch {share_epoch}; {standing})")
+    };
+    Ok(transcript.check_consents(bundle)?.into_iter().map(line).collect())
 }
 
 /// A public key as PEM (SubjectPublicKeyInfo, RFC 5280), as OpenSSL reads it.

@@ -7,19 +7,16 @@ use crate::error_chain::sentence;
 use crate::files::{self, FileError, Reserved};
 use crate::pin::PinError;
 use crate::plan::Plan;
+use crate::split::{Split, deliveries};
 use crate::token_setup::{OpenPartition, PinSecrets, make_token};
 
 pub use crate::token_setup::Inventory;
-use kms_core::asymmetric::{SealError, Signature, SignatureError};
-use kms_core::bundle::{
-    BUNDLE_DOMAIN, Bundle, BundleError, Custodian, HsmSigningKey, MasterKey, Partition, SignedBundle,
-};
+use kms_core::asymmetric::{SealError, SignatureError};
+use kms_core::bundle::{BUNDLE_DOMAIN, Bundle, BundleError, Custodian, MasterKey, SignedBundle};
 use kms_core::codec::{self, VersionOne};
 use kms_core::id::{CustodianName, HsmObjectId, KeyVersion, UnixMillis};
-use kms_core::quorum::{CombineError, SecretKind, SecretShare, ShareSet, combine, split};
-use kms_core::secret::SecretBytes;
-use kms_core::share::{ShareDelivery, ShareLabel, SharePair};
-use kms_core::suite::{Digest32, Suite};
+use kms_core::quorum::{CombineError, SecretKind, ShareSet};
+use kms_core::suite::Digest32;
 use kms_core::transcript::{SignedTranscript, TRANSCRIPT_DOMAIN, Transcript, TranscriptError};
 use kms_hsm::{HsmError, HsmModule, ModuleError, ObjectKind, PinPurpose, SoPin};
 use rand_core::CryptoRng;
@@ -214,30 +211,6 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// One quorum secret and its shares.
-struct Split {
-    kind: SecretKind,
-    secret: SecretBytes<32>,
-    shares: Vec<SecretShare>,
-    commitment: Digest32,
-}
-
-impl Split {
-    fn make(kind: SecretKind, plan: &Plan, set: &ShareSet, rng: &mut impl CryptoRng) -> Self {
-        let secret = SecretBytes::random(rng);
-        let shares = split(&secret, plan.threshold, rng);
-        let commitment = set.secret_commitment(kind, &secret);
-        Self { kind, secret, shares, commitment }
-    }
-
-    /// The secret as the last custodians of the list would give it.
-    fn recombine(&self, plan: &Plan, set: &ShareSet) -> Result<SecretBytes<32>, CombineError> {
-        let first = self.shares.len() - usize::from(plan.threshold.needed());
-        let quorum: Vec<&SecretShare> = self.shares[first..].iter().collect();
-        combine(&quorum, plan.threshold, set, self.kind, &self.commitment)
-    }
-}
-
 fn carry_out(
     plan: &Plan,
     module: &HsmModule,
@@ -250,8 +223,8 @@ fn carry_out(
     let mut cluster_id = [0; 16];
     rng.fill_bytes(&mut cluster_id);
     let set = ShareSet { suite, cluster_id, share_epoch: FIRST_SHARE_EPOCH };
-    let start = Split::make(SecretKind::Start, plan, &set, rng);
-    let core = Split::make(SecretKind::Core, plan, &set, rng);
+    let start = Split::make(SecretKind::Start, plan.threshold, &set, rng);
+    let core = Split::make(SecretKind::Core, plan.threshold, &set, rng);
     steps.add("two quorum secrets made and split".to_owned());
 
     let operations_pins = PinSecrets {
@@ -294,7 +267,7 @@ fn carry_out(
         created: (steps.clock)(),
         share_epoch: FIRST_SHARE_EPOCH,
         threshold_needed: plan.threshold.needed(),
-        custodians: custodians(plan, &set, &start, &core),
+        custodians: Custodian::of_set(&set, &plan.custodians, &start.shares, &core.shares),
         start_commitment: start.commitment,
         core_commitment: core.commitment,
         operations,
@@ -309,9 +282,10 @@ fn carry_out(
         }],
         nodes: plan.nodes.clone(),
         principals: plan.principals.clone(),
+        previous: None,
     };
     let body = codec::to_bytes(&bundle);
-    let signature = sign(&mut core_open, suite, &bundle.core_key, BUNDLE_DOMAIN, &body)?;
+    let signature = core_open.sign(suite, &bundle.core_key, BUNDLE_DOMAIN, &body)?;
     let signed = SignedBundle { version: VersionOne, body, signature };
     if signed.verify()? != bundle {
         return Err(StepError::SelfCheck { what: "the bundle does not read back" });
@@ -328,7 +302,7 @@ fn carry_out(
     let deliveries = deliveries(&bundle, start, core, rng)?;
     steps.add("shares encrypted to the custodians, secrets wiped".to_owned());
     let body = codec::to_bytes(&steps.transcript);
-    let signature = sign(&mut core_open, suite, &bundle.core_key, TRANSCRIPT_DOMAIN, &body)?;
+    let signature = core_open.sign(suite, &bundle.core_key, TRANSCRIPT_DOMAIN, &body)?;
     let transcript = SignedTranscript { version: VersionOne, body, signature };
     transcript.verify(&bundle.core_key.public_key)?;
     core_open.close();
@@ -348,57 +322,6 @@ fn carry_out(
     })
 }
 
-fn custodians(plan: &Plan, set: &ShareSet, start: &Split, core: &Split) -> Vec<Custodian> {
-    let shares = start.shares.iter().zip(&core.shares);
-    plan.custodians
-        .iter()
-        .zip(shares)
-        .map(|(enrolment, (start, core))| Custodian {
-            name: enrolment.name.clone(),
-            sign_key: enrolment.sign_key,
-            seal_key: enrolment.seal_key,
-            share_index: start.index(),
-            start_commitment: set.share_commitment(SecretKind::Start, start),
-            core_commitment: set.share_commitment(SecretKind::Core, core),
-        })
-        .collect()
-}
-
-/// Encrypts the shares to their custodians and wipes everything that the secrets were.
-fn deliveries(
-    bundle: &Bundle,
-    start: Split,
-    core: Split,
-    rng: &mut impl CryptoRng,
-) -> Result<Vec<ShareDelivery>, StepError> {
-    let pairs = start.shares.into_iter().zip(core.shares);
-    let pairs = pairs.map(|(start, core)| SharePair { start, core });
-    bundle
-        .custodians
-        .iter()
-        .zip(pairs)
-        .map(|(custodian, pair)| {
-            let label = ShareLabel::of(bundle, custodian);
-            ShareDelivery::seal(bundle.suite, label, &custodian.seal_key, &pair, rng)
-                .map_err(|source| StepError::Delivery { custodian: custodian.name.clone(), source })
-        })
-        .collect()
-}
-
-/// A signature made inside the HSM, checked before it is used.
-fn sign(
-    partition: &mut OpenPartition,
-    suite: Suite,
-    key: &HsmSigningKey,
-    domain: &'static str,
-    message: &[u8],
-) -> Result<Signature, StepError> {
-    let digest = key.public_key.domain_digest(suite, domain, message);
-    let signature = Signature(partition.session().sign(key.object, suite, &digest.0)?);
-    key.public_key.verify_digest(suite, &digest, &signature)?;
-    Ok(signature)
-}
-
 /// Does once what the first unseal will do: while somebody is there who can begin again.
 fn self_check(
     plan: &Plan,
@@ -409,31 +332,11 @@ fn self_check(
 ) -> Result<(), StepError> {
     let suite = plan.suite;
     let set = bundle.share_set();
-    core.recombine(plan, &set)?;
-    let secret = start.recombine(plan, &set)?;
-    let operations: &Partition = &bundle.operations;
+    core.recombine(plan.threshold, &set)?;
+    let secret = start.recombine(plan.threshold, &set)?;
+    let operations = &bundle.operations;
     let mut open = OpenPartition::open(module, suite, operations, PinPurpose::OperationsUser, &secret)?;
-
-    let key = bundle.current_master_key();
-    let sample = SecretBytes::<32>::random(rng);
-    let session = open.session();
-    let sealed = session.seal(key.object, key.algorithm, b"self-check", sample.expose())?;
-    let opened = session.open(key.object, key.algorithm, b"self-check", &sealed)?;
-    if !sample.is_equal(opened.expose()) {
-        return Err(StepError::SelfCheck { what: "the master key does not open what it sealed" });
-    }
-    if !matches!(
-        session.open(key.object, key.algorithm, b"another", &sealed),
-        Err(HsmError::CiphertextInvalid)
-    ) {
-        return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
-    }
-    let mac = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
-    let again = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
-    if !mac.is_equal(again.expose()) || mac.expose().iter().all(|byte| *byte == 0) {
-        return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
-    }
-    sign(&mut open, suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;
+    open.check_operations(bundle, rng)?;
     open.close();
     Ok(())
 }

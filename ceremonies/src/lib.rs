@@ -1,6 +1,7 @@
 //! Ceremonies: what people do with the HSM and with their shares, offline and online.
 //!
 //! - [`init`]: the init ceremony on the HSM host, from a reviewed [`plan`].
+//! - [`reshare`]: new quorum secrets for new or the same custodians, on the HSM host.
 //! - [`enroll`] and [`accept`]: the custodian's own files.
 //! - [`participant`]: a custodian's part in a ceremony of a running node; `online` carries it over gRPC.
 //! - [`worker`]: the short-lived process that combines shares, so that the server never holds one.
@@ -24,7 +25,10 @@ pub mod plan;
 pub mod process;
 pub mod prompt;
 pub mod random;
+pub mod reshare;
 pub mod worker;
 
+mod crash;
 mod error_chain;
+mod split;
 mod token_setup;

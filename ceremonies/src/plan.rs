@@ -3,12 +3,13 @@
 use crate::files::{self, FileError};
 use kms_core::asymmetric::PublicKey;
 use kms_core::bundle::Node;
-use kms_core::id::{ClusterName, NameError, NodeName, Principal};
+use kms_core::id::{ClusterName, CustodianName, NameError, NodeName, Principal};
 use kms_core::quorum::{Threshold, ThresholdError};
 use kms_core::share::{Enrolment, ShareError, SignedEnrolment};
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_hsm::{ModuleError, ProfileChoice};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 
 /// Longest plan file, in bytes.
@@ -107,6 +108,23 @@ pub enum FieldProblem {
     /// A list without entries.
     #[error("at least one is needed")]
     Missing,
+    /// Not a reason.
+    #[error("is no reason: write 1 to 200 bytes on one line")]
+    Reason,
+    /// Somebody who leaves would still be let in.
+    #[error("custodian {name} leaves and stands in principals still; leave {name} out")]
+    Leaves {
+        /// The custodian.
+        name: CustodianName,
+    },
+    /// Nobody could authenticate as this custodian.
+    #[error(
+        "custodian {name} cannot call: list principals in the plan, with kms://TENANT/custodian/{name} among them"
+    )]
+    NoPrincipal {
+        /// The custodian.
+        name: CustodianName,
+    },
 }
 
 /// A plan in which everything fits together.
@@ -165,9 +183,18 @@ struct PlanFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ModuleTable {
+pub(crate) struct ModuleTable {
     path: PathBuf,
     profile: String,
+}
+
+impl ModuleTable {
+    pub(crate) fn check(self) -> Result<ModulePlan, PlanError> {
+        let profile = ProfileChoice::from_name(&self.profile)
+            .map_err(FieldProblem::Profile)
+            .map_err(at("module.profile"))?;
+        Ok(ModulePlan { profile, path: self.path })
+    }
 }
 
 /// A table of its own, so that a partition can later name a module of its own.
@@ -179,7 +206,7 @@ struct PartitionTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CustodianTable {
+pub(crate) struct CustodianTable {
     enrolment: PathBuf,
 }
 
@@ -190,9 +217,17 @@ struct NodeTable {
     public_key: String,
 }
 
-fn at<P: Into<FieldProblem>>(field: impl Into<String>) -> impl FnOnce(P) -> PlanError {
+pub(crate) fn at<P: Into<FieldProblem>>(field: impl Into<String>) -> impl FnOnce(P) -> PlanError {
     let field = field.into();
     move |problem| PlanError::Field { field, problem: problem.into() }
+}
+
+/// A plan file as it is, and what it says.
+pub(crate) fn read_file<T: DeserializeOwned>(path: &Path) -> Result<(Vec<u8>, T), PlanError> {
+    let text = files::read(path, PLAN_LEN_MAX)?.expose().to_vec();
+    let file = toml::from_slice(&text)
+        .map_err(|source| PlanError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+    Ok((text, file))
 }
 
 impl Plan {
@@ -201,9 +236,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] names the first field that is wrong.
     pub fn read(path: &Path) -> Result<Self, PlanError> {
-        let text = files::read(path, PLAN_LEN_MAX)?.expose().to_vec();
-        let file: PlanFile = toml::from_slice(&text)
-            .map_err(|source| PlanError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let (text, file): (_, PlanFile) = read_file(path)?;
         let suite = Suite::from_name(&file.suite)
             .ok_or(FieldProblem::Suite { text: file.suite })
             .map_err(at("suite"))?;
@@ -214,12 +247,7 @@ impl Plan {
             suite,
             threshold: Threshold::new(file.threshold, total).map_err(at("threshold"))?,
             master_key: master_key(suite, file.master_key)?,
-            module: ModulePlan {
-                profile: ProfileChoice::from_name(&file.module.profile)
-                    .map_err(FieldProblem::Profile)
-                    .map_err(at("module.profile"))?,
-                path: file.module.path,
-            },
+            module: file.module.check()?,
             operations_label: label("operations.label", &file.operations.label)?,
             core_label: core_label(&file.core.label, &file.operations.label)?,
             custodians: custodians(suite, folder, &file.custodian)?,
@@ -263,7 +291,12 @@ fn core_label(text: &str, operations: &str) -> Result<String, PlanError> {
     Ok(core)
 }
 
-fn custodians(suite: Suite, folder: &Path, tables: &[CustodianTable]) -> Result<Vec<Enrolment>, PlanError> {
+/// Reads and checks the enrolments of a plan in this folder.
+pub(crate) fn custodians(
+    suite: Suite,
+    folder: &Path,
+    tables: &[CustodianTable],
+) -> Result<Vec<Enrolment>, PlanError> {
     let mut custodians: Vec<Enrolment> = Vec::new();
     for (position, table) in tables.iter().enumerate() {
         let field = || format!("custodian[{}].enrolment", position + 1);
@@ -322,7 +355,8 @@ fn nodes(suite: Suite, tables: &[NodeTable]) -> Result<Vec<Node>, PlanError> {
     Ok(nodes)
 }
 
-fn principals(texts: &[String]) -> Result<Vec<Principal>, PlanError> {
+/// Reads and checks the principals of a plan.
+pub(crate) fn principals(texts: &[String]) -> Result<Vec<Principal>, PlanError> {
     let mut principals: Vec<Principal> = Vec::new();
     for (position, text) in texts.iter().enumerate() {
         let field = || format!("principals[{}]", position + 1);

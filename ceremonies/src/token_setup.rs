@@ -1,14 +1,15 @@
 //! Making one partition of a deployment: a token with derived PINs, and keys in it.
 
 use crate::init::StepError;
-use crate::pin::{self, FIRST_EPOCH, PinOf};
+use crate::pin::{self, FIRST_EPOCH, PinError, PinOf};
 use kms_core::asymmetric::PublicKey;
-use kms_core::bundle::{HsmSigningKey, Partition};
+use kms_core::asymmetric::Signature;
+use kms_core::bundle::{Bundle, HsmSigningKey, Partition};
 use kms_core::id::HsmObjectId;
 use kms_core::secret::SecretBytes;
 use kms_core::suite::Suite;
 use kms_hsm::{
-    ConfirmedObject, HsmModule, HsmPartition, HsmSession, ModuleError, ObjectKind, Pin, PinPurpose,
+    ConfirmedObject, HsmError, HsmModule, HsmPartition, HsmSession, ModuleError, ObjectKind, Pin, PinPurpose,
     Pkcs11Partition,
 };
 use rand_core::CryptoRng;
@@ -70,21 +71,23 @@ pub(crate) fn make_token(
     })?;
     let serial = token.serial.clone();
     exists.note(what, format!("serial {serial}, PINs lost with this run"));
-    let so = derived(module, suite, &serial, secrets.so)?;
+    let partition = Partition { label: label.to_owned(), serial, pin_epoch: FIRST_EPOCH };
+    let so = derived(module, suite, &partition, secrets.so)?;
     module.set_so_pin(&token, &temporary, &so)?;
-    let user = derived(module, suite, &serial, secrets.user)?;
+    let user = derived(module, suite, &partition, secrets.user)?;
     module.initialise_user_pin(&token, &so, &user)?;
-    Ok(Partition { label: label.to_owned(), serial, pin_epoch: FIRST_EPOCH })
+    Ok(partition)
 }
 
-fn derived(
+/// A PIN of a partition, in the epoch that it says.
+pub(crate) fn derived(
     module: &HsmModule,
     suite: Suite,
-    serial: &str,
+    partition: &Partition,
     (purpose, secret): (PinPurpose, &SecretBytes<32>),
-) -> Result<Pin, StepError> {
-    let of = PinOf { suite, purpose, serial, epoch: FIRST_EPOCH };
-    Ok(pin::derive(of, secret, module.profile().pin_rules())?)
+) -> Result<Pin, PinError> {
+    let of = PinOf { suite, purpose, serial: &partition.serial, epoch: partition.pin_epoch };
+    pin::derive(of, secret, module.profile().pin_rules())
 }
 
 /// A partition that is open, with the one session that the ceremony uses.
@@ -102,7 +105,7 @@ impl OpenPartition {
         purpose: PinPurpose,
         secret: &SecretBytes<32>,
     ) -> Result<Self, StepError> {
-        let pin = derived(module, suite, &partition.serial, (purpose, secret))?;
+        let pin = derived(module, suite, partition, (purpose, secret))?;
         let partition = module.open_partition(&partition.label, &partition.serial, pin)?;
         let session = partition.open_session()?;
         Ok(Self { partition, session })
@@ -158,6 +161,50 @@ impl OpenPartition {
             .and_then(|bytes| PublicKey::from_sec1(&bytes))
             .ok_or(StepError::NoPublicKey { id: made.id })?;
         Ok(HsmSigningKey { object: made.id, public_key })
+    }
+
+    /// A signature made inside the HSM, checked before it is used.
+    pub(crate) fn sign(
+        &mut self,
+        suite: Suite,
+        key: &HsmSigningKey,
+        domain: &'static str,
+        message: &[u8],
+    ) -> Result<Signature, StepError> {
+        let digest = key.public_key.domain_digest(suite, domain, message);
+        let signature = Signature(self.session.sign(key.object, suite, &digest.0)?);
+        key.public_key.verify_digest(suite, &digest, &signature)?;
+        Ok(signature)
+    }
+
+    /// Does once what an unseal relies on: while somebody is there who can begin again.
+    pub(crate) fn check_operations(
+        &mut self,
+        bundle: &Bundle,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), StepError> {
+        let suite = bundle.suite;
+        let key = bundle.current_master_key();
+        let sample = SecretBytes::<32>::random(rng);
+        let session = self.session();
+        let sealed = session.seal(key.object, key.algorithm, b"self-check", sample.expose())?;
+        let opened = session.open(key.object, key.algorithm, b"self-check", &sealed)?;
+        if !sample.is_equal(opened.expose()) {
+            return Err(StepError::SelfCheck { what: "the master key does not open what it sealed" });
+        }
+        if !matches!(
+            session.open(key.object, key.algorithm, b"another", &sealed),
+            Err(HsmError::CiphertextInvalid)
+        ) {
+            return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
+        }
+        let mac = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+        let again = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+        if !mac.is_equal(again.expose()) || mac.expose().iter().all(|byte| *byte == 0) {
+            return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
+        }
+        self.sign(suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;
+        Ok(())
     }
 
     /// Logs out; another login may follow.

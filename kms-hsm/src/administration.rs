@@ -53,6 +53,14 @@ impl HsmModule {
         Ok(())
     }
 
+    /// Logs in as the security officer and out again: whether the token has this PIN. One attempt.
+    ///
+    /// # Errors
+    /// As for [`HsmModule::set_so_pin`].
+    pub fn check_so_pin(&self, token: &TokenDescription, pin: &Pin) -> Result<(), ModuleError> {
+        self.logged_in(token, UserType::So, pin, |_| Ok(()))
+    }
+
     /// Sets the user PIN as the security officer: the first one, or a new one where the old is not known.
     ///
     /// # Errors

@@ -176,11 +176,17 @@ impl Deployment {
         let mut command = Command::new(binaries::program("kms-server"));
         command.arg("run").arg("--config").arg(configuration);
         // As `dev` sets it for itself.
-        match self.options.module {
-            Module::Sim => command.env(hsm_sim::DIRECTORY_VARIABLE, self.state("tokens")),
-            Module::SoftHsm => command.env("SOFTHSM2_CONF", self.state("softhsm2.conf")),
-        };
+        let (name, tokens) = self.token_environment();
+        command.env(name, tokens);
         *running = Some(self.spawn(&mut command, &[]));
+    }
+
+    /// Where the PKCS#11 library finds the tokens.
+    fn token_environment(&self) -> (OsString, OsString) {
+        match self.options.module {
+            Module::Sim => (hsm_sim::DIRECTORY_VARIABLE.into(), self.state("tokens").into()),
+            Module::SoftHsm => ("SOFTHSM2_CONF".into(), self.state("softhsm2.conf").into()),
+        }
     }
 
     /// Starts the server process, with what it says in files of its own, and its watchdog.
@@ -360,6 +366,13 @@ impl Deployment {
     #[track_caller]
     pub fn ceremony<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Finished {
         self.start_ceremony(arguments).finish()
+    }
+
+    /// Runs `kms-ceremony` on the HSM host: with the deployment's tokens.
+    #[track_caller]
+    pub fn offline_ceremony<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Finished {
+        let (program, environment) = (binaries::program("kms-ceremony"), [self.token_environment()]);
+        Started::with_environment(&program, arguments, self.folder(), &environment).finish()
     }
 
     /// `command` of `kms-ceremony` with the options that name one custodian's files.

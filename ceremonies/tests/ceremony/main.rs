@@ -5,5 +5,6 @@ mod init;
 #[cfg(feature = "online")]
 mod online;
 mod plans;
+mod reshare;
 mod scene;
 mod worker;

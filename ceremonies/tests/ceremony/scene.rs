@@ -97,6 +97,26 @@ impl Scene {
         Self { folder, suite, module, profile, variable, node_key }
     }
 
+    /// The same tokens and files in a folder of their own.
+    pub fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let status = Command::new("cp").arg("-a").arg(self.path(".")).arg(folder.path()).status();
+        assert!(status.expect("cp starts").success());
+        let moved =
+            |path: &Path| folder.path().join(path.strip_prefix(self.folder.path()).expect("is inside"));
+        let variable = (self.variable.0, moved(&self.variable.1));
+        if self.suite == Suite::Intl {
+            let text = format!(
+                "directories.tokendir = {}\nlog.level = ERROR\n",
+                folder.path().join("tokens").display()
+            );
+            fs::write(&variable.1, text).expect("writes");
+        }
+        let node_key = PrivateKey::generate(self.suite, &mut os_rng());
+        let (module, profile, suite) = (self.module.clone(), self.profile, self.suite);
+        Self { folder, suite, module, profile, variable, node_key }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

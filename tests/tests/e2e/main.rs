@@ -13,6 +13,7 @@ mod program;
 mod published;
 mod reencryption;
 mod refusals;
+mod reshare;
 mod rollback;
 mod rotations;
 mod seal_story;
