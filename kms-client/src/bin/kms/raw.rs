@@ -8,6 +8,7 @@ use crate::pending::Readers;
 use crate::{Session, key_reference};
 use kms_client::RawDecrypt;
 use kms_core::raw::{ASSOCIATED_DATA_LEN_MAX, CIPHERTEXT_LEN_MAX, PLAINTEXT_LEN_MAX};
+use kms_core::reason::Reason;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -64,7 +65,7 @@ pub async fn decrypt(session: &Session, arguments: RawDecryptArguments) -> Resul
         padding: padding.into(),
     };
     let opened = session.connect().await?.raw_decrypt(&reference, &asked).await;
-    let opened = opened.map_err(|error| Failure::from(error).about_key(&key))?;
+    let opened = opened.map_err(|error| not_opened(Failure::from(error).about_key(&key)))?;
     let mut lines = vec![
         ("key_id", Zeroizing::new(opened.key_id.to_string())),
         ("key_version", Zeroizing::new(opened.key_version.to_string())),
@@ -74,6 +75,14 @@ pub async fn decrypt(session: &Session, arguments: RawDecryptArguments) -> Resul
         None => lines.push(("plaintext", base64(opened.bytes.expose()))),
     }
     session.output.show_secret(&lines)
+}
+
+/// A refusal whose next step, elsewhere, is about ciphertexts of the service and about new keys.
+fn not_opened(mut failure: Failure) -> Failure {
+    if matches!(failure.reason, Some(Reason::CiphertextInvalid | Reason::SpecNotAllowed)) {
+        failure.next = DECRYPT.into();
+    }
+    failure
 }
 
 fn authenticated(given: AssociatedDataArguments, next: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
