@@ -19,6 +19,8 @@ const SECRET_MESSAGES: &[&str] = &[
     "kms.v1.GenerateMacRequest",
     "kms.v1.GenerateMacResponse",
     "kms.v1.VerifyMacRequest",
+    "kms.v1.RawEncryptRequest",
+    "kms.v1.RawDecryptResponse",
     "kms.v1.GenerateRandomResponse",
     "kms.v1.SignRequest",
     "kms.v1.VerifyRequest",

@@ -30,7 +30,7 @@ pub(crate) fn key_spec(number: i32) -> Result<KeySpec, ClientError> {
 pub(crate) fn data_key_algorithm(number: i32) -> Result<AeadAlgorithm, ClientError> {
     match key_spec(number)?.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => {
+        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) | KeyAlgorithm::Raw(_) => {
             Err(ClientError::malformed("a data key has a specification that does not encrypt"))
         }
     }
@@ -45,6 +45,7 @@ pub(crate) fn usage(number: i32) -> Result<KeyUsage, ClientError> {
         Ok(v1::KeyUsage::EncryptDecrypt) => Ok(KeyUsage::EncryptDecrypt),
         Ok(v1::KeyUsage::GenerateVerifyMac) => Ok(KeyUsage::GenerateVerifyMac),
         Ok(v1::KeyUsage::SignVerify) => Ok(KeyUsage::SignVerify),
+        Ok(v1::KeyUsage::RawEncryptDecrypt) => Ok(KeyUsage::RawEncryptDecrypt),
         Ok(v1::KeyUsage::Unspecified) | Err(_) => {
             Err(ClientError::malformed(format!("key usage {number} is unknown")))
         }
@@ -57,6 +58,7 @@ pub(crate) fn usage_to_proto(usage: Option<KeyUsage>) -> v1::KeyUsage {
         Some(KeyUsage::EncryptDecrypt) => v1::KeyUsage::EncryptDecrypt,
         Some(KeyUsage::GenerateVerifyMac) => v1::KeyUsage::GenerateVerifyMac,
         Some(KeyUsage::SignVerify) => v1::KeyUsage::SignVerify,
+        Some(KeyUsage::RawEncryptDecrypt) => v1::KeyUsage::RawEncryptDecrypt,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Key material that customers bring: how it arrives, and what is not taken (docs/formats/import.md).
 
 use crate::pair::{self, EncryptionAlgorithm, PairAlgorithm, PairPublicKey, Sm2Ciphertext};
+use crate::raw::WeakKey;
 use crate::secret::{Secret, leaving_no_stack};
 use crate::spec::{KeyAlgorithm, KeySpec};
 use aes_kw::KwpAes256;
@@ -117,8 +118,13 @@ pub enum MaterialError {
         len: usize,
     },
     /// A key that everybody guesses.
-    #[error("holds a key of one byte that repeats, which anybody would guess; bring a random one")]
+    #[error(
+        "holds a key, or a part of one, of one byte that repeats, which anybody would guess; bring a random one"
+    )]
     Guessable,
+    /// A key that its cipher makes a weak one of.
+    #[error("holds {0}")]
+    Weak(#[from] WeakKey),
     /// The private key will not do.
     #[error("holds {0}")]
     PrivateKey(#[from] pair::ImportError),
@@ -231,12 +237,21 @@ fn check(spec: KeySpec, material: &[u8]) -> Result<(), MaterialError> {
     if len != expected {
         return Err(MaterialError::KeyLen { spec, expected, len });
     }
-    let first = material.first().copied().unwrap_or_default();
-    // Whether a key is one of 256 may be known by how long this takes.
-    if material.iter().all(|byte| *byte == first) {
-        return Err(MaterialError::Guessable);
+    if let KeyAlgorithm::Raw(raw) = spec.algorithm() {
+        if raw.parts(material).any(is_one_byte) {
+            return Err(MaterialError::Guessable);
+        }
+        raw.check_key(material)?;
     }
-    Ok(())
+    match is_one_byte(material) {
+        true => Err(MaterialError::Guessable),
+        false => Ok(()),
+    }
+}
+
+/// Whether a key is one byte repeated. That may be known by how long this takes.
+fn is_one_byte(key: &[u8]) -> bool {
+    key.iter().all(|byte| Some(byte) == key.first())
 }
 
 fn enveloped(bytes: &[u8]) -> Option<(Vec<u8>, Body<'_>)> {

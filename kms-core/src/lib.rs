@@ -29,6 +29,7 @@ pub mod pair;
 pub mod passphrase;
 pub mod policy;
 pub mod quorum;
+pub mod raw;
 pub mod reason;
 pub mod recipient;
 pub mod reshare;

@@ -91,6 +91,10 @@ pub enum Action {
     GenerateMac,
     /// `Crypto.VerifyMac`.
     VerifyMac,
+    /// `Crypto.RawEncrypt`.
+    RawEncrypt,
+    /// `Crypto.RawDecrypt`.
+    RawDecrypt,
     /// `Crypto.GenerateRandom`.
     GenerateRandom,
     /// `Crypto.Sign`.
@@ -111,7 +115,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Action; 51] = [
+    pub const ALL: [Action; 53] = [
         Action::ReadStatus,
         Action::Seal,
         Action::DescribeKey,
@@ -155,6 +159,8 @@ impl Action {
         Action::ReEncrypt,
         Action::GenerateMac,
         Action::VerifyMac,
+        Action::RawEncrypt,
+        Action::RawDecrypt,
         Action::GenerateRandom,
         Action::Sign,
         Action::RequestCertificate,
@@ -211,6 +217,8 @@ impl Action {
             Action::ReEncrypt => "data.reencrypt",
             Action::GenerateMac => "mac.generate",
             Action::VerifyMac => "mac.verify",
+            Action::RawEncrypt => "raw.encrypt",
+            Action::RawDecrypt => "raw.decrypt",
             Action::GenerateRandom => "random.generate",
             Action::Sign => "signature.sign",
             Action::RequestCertificate => "signature.request",
@@ -260,6 +268,8 @@ pub fn decide(principal: &Principal, action: Action) -> Decision {
                 | A::ReEncrypt
                 | A::GenerateMac
                 | A::VerifyMac
+                | A::RawEncrypt
+                | A::RawDecrypt
                 | A::GenerateRandom
                 | A::Sign
                 | A::RequestCertificate

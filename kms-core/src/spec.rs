@@ -2,6 +2,7 @@
 
 use crate::mac::MacAlgorithm;
 use crate::pair::{PairAlgorithm, PairUsage};
+use crate::raw::RawAlgorithm;
 use crate::suite::AeadAlgorithm;
 
 /// What kind of named key: its algorithm and length.
@@ -15,6 +16,16 @@ pub enum KeySpec {
     Aes128,
     /// AES with 192 bits, in GCM.
     Aes192,
+    /// AES-128 in CBC and HMAC-SHA-256, for other systems.
+    Aes128CbcHmacSha256,
+    /// AES-192 in CBC and HMAC-SHA-384, for other systems.
+    Aes192CbcHmacSha384,
+    /// AES-256 in CBC and HMAC-SHA-512, for other systems.
+    Aes256CbcHmacSha512,
+    /// SM4 in CBC and HMAC-SM3, for other systems.
+    Sm4CbcHmacSm3,
+    /// 3DES in CBC: legacy, brought and decrypting only.
+    TripleDes,
     /// HMAC-SHA-256 with a key of 256 bits.
     HmacSha256,
     /// HMAC-SHA-384 with a key of 384 bits.
@@ -50,6 +61,8 @@ pub enum KeyAlgorithm {
     Mac(MacAlgorithm),
     /// Signatures by a key pair, or decryption.
     Pair(PairAlgorithm),
+    /// Encryption for other systems, without a header of ours.
+    Raw(RawAlgorithm),
 }
 
 /// What a key may be used for. A key has one usage, from its creation on.
@@ -61,6 +74,8 @@ pub enum KeyUsage {
     GenerateVerifyMac,
     /// Signs and verifies signatures.
     SignVerify,
+    /// Encrypts and decrypts what other systems read and write.
+    RawEncryptDecrypt,
 }
 
 impl From<KeyUsage> for PairUsage {
@@ -68,18 +83,25 @@ impl From<KeyUsage> for PairUsage {
     fn from(usage: KeyUsage) -> Self {
         match usage {
             KeyUsage::EncryptDecrypt => PairUsage::Decrypt,
-            KeyUsage::GenerateVerifyMac | KeyUsage::SignVerify => PairUsage::Sign,
+            KeyUsage::GenerateVerifyMac | KeyUsage::SignVerify | KeyUsage::RawEncryptDecrypt => {
+                PairUsage::Sign
+            }
         }
     }
 }
 
 impl KeySpec {
     /// Every specification, in registry order.
-    pub const ALL: [KeySpec; 16] = [
+    pub const ALL: [KeySpec; 21] = [
         KeySpec::Aes256,
         KeySpec::Sm4,
         KeySpec::Aes128,
         KeySpec::Aes192,
+        KeySpec::Aes128CbcHmacSha256,
+        KeySpec::Aes192CbcHmacSha384,
+        KeySpec::Aes256CbcHmacSha512,
+        KeySpec::Sm4CbcHmacSm3,
+        KeySpec::TripleDes,
         KeySpec::HmacSha256,
         KeySpec::HmacSha384,
         KeySpec::HmacSha512,
@@ -101,6 +123,11 @@ impl KeySpec {
             KeySpec::Sm4 => KeyAlgorithm::Aead(AeadAlgorithm::Sm4Gcm),
             KeySpec::Aes128 => KeyAlgorithm::Aead(AeadAlgorithm::Aes128Gcm),
             KeySpec::Aes192 => KeyAlgorithm::Aead(AeadAlgorithm::Aes192Gcm),
+            KeySpec::Aes128CbcHmacSha256 => KeyAlgorithm::Raw(RawAlgorithm::Aes128CbcHmacSha256),
+            KeySpec::Aes192CbcHmacSha384 => KeyAlgorithm::Raw(RawAlgorithm::Aes192CbcHmacSha384),
+            KeySpec::Aes256CbcHmacSha512 => KeyAlgorithm::Raw(RawAlgorithm::Aes256CbcHmacSha512),
+            KeySpec::Sm4CbcHmacSm3 => KeyAlgorithm::Raw(RawAlgorithm::Sm4CbcHmacSm3),
+            KeySpec::TripleDes => KeyAlgorithm::Raw(RawAlgorithm::TripleDes),
             KeySpec::HmacSha256 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha256),
             KeySpec::HmacSha384 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha384),
             KeySpec::HmacSha512 => KeyAlgorithm::Mac(MacAlgorithm::HmacSha512),
@@ -122,6 +149,7 @@ impl KeySpec {
             KeyAlgorithm::Aead(algorithm) => algorithm.name(),
             KeyAlgorithm::Mac(algorithm) => algorithm.name(),
             KeyAlgorithm::Pair(algorithm) => algorithm.name(),
+            KeyAlgorithm::Raw(algorithm) => algorithm.name(),
         }
     }
 
@@ -136,6 +164,7 @@ impl KeySpec {
             KeyAlgorithm::Aead(algorithm) => algorithm.number(),
             KeyAlgorithm::Mac(algorithm) => algorithm.number(),
             KeyAlgorithm::Pair(algorithm) => algorithm.number(),
+            KeyAlgorithm::Raw(algorithm) => algorithm.number(),
         }
     }
 
@@ -153,7 +182,13 @@ impl KeySpec {
                 &[KeyUsage::SignVerify, KeyUsage::EncryptDecrypt]
             }
             KeyAlgorithm::Pair(_) => &[KeyUsage::SignVerify],
+            KeyAlgorithm::Raw(_) => &[KeyUsage::RawEncryptDecrypt],
         }
+    }
+
+    /// Whether keys of this kind only open old data: they are brought and never made, where the configuration says so.
+    pub const fn is_legacy(self) -> bool {
+        matches!(self.algorithm(), KeyAlgorithm::Raw(algorithm) if !algorithm.encrypts())
     }
 
     /// Length of a symmetric key in bytes; `None` for key pairs, whose encodings vary.
@@ -162,6 +197,7 @@ impl KeySpec {
             KeyAlgorithm::Aead(algorithm) => Some(algorithm.key_len()),
             KeyAlgorithm::Mac(algorithm) => Some(algorithm.key_len()),
             KeyAlgorithm::Pair(_) => None,
+            KeyAlgorithm::Raw(algorithm) => Some(algorithm.key_len()),
         }
     }
 }
@@ -194,8 +230,12 @@ impl From<PairAlgorithm> for KeySpec {
 
 impl KeyUsage {
     /// Every usage.
-    pub const ALL: [KeyUsage; 3] =
-        [KeyUsage::EncryptDecrypt, KeyUsage::GenerateVerifyMac, KeyUsage::SignVerify];
+    pub const ALL: [KeyUsage; 4] = [
+        KeyUsage::EncryptDecrypt,
+        KeyUsage::GenerateVerifyMac,
+        KeyUsage::SignVerify,
+        KeyUsage::RawEncryptDecrypt,
+    ];
 
     /// Reads the name that [`KeyUsage::name`] gives.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -208,6 +248,7 @@ impl KeyUsage {
             KeyUsage::EncryptDecrypt => "ENCRYPT_DECRYPT",
             KeyUsage::GenerateVerifyMac => "GENERATE_VERIFY_MAC",
             KeyUsage::SignVerify => "SIGN_VERIFY",
+            KeyUsage::RawEncryptDecrypt => "RAW_ENCRYPT_DECRYPT",
         }
     }
 }

@@ -230,7 +230,12 @@ impl Report {
         let lack = |kind| lack(survey, kind);
         let kinds = |spec: KeySpec| spec.usages().iter().map(move |usage| (spec, *usage));
         for (spec, usage) in KeySpec::ALL.into_iter().flat_map(kinds) {
-            let (protection, why) = match lack(object_kind(spec, usage)) {
+            let lacking = match object_kind(spec, usage) {
+                Some(kind) => lack(kind),
+                None if spec.is_legacy() => Some("legacy: brought alone, where keys.legacy allows it".into()),
+                None => Some("such a key is two keys in one".into()),
+            };
+            let (protection, why) = match lacking {
                 None => ("resident", "the token has every mechanism".to_owned()),
                 Some(lack) => ("wrapped", lack),
             };

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 mod specs;
 
-pub use specs::{AllowedSpecs, SpecsError};
+pub use specs::{AllowedSpecs, LegacySpecs, SpecsError};
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +166,8 @@ pub struct CeremonyWorker {
 pub struct Keys {
     /// The specifications of new keys and data keys. Keys that are there already go on working.
     pub specs: AllowedSpecs,
+    /// The legacy specifications whose keys are taken and used, to open old data. None by default.
+    pub legacy: LegacySpecs,
     /// How long after an unseal this node begins to destroy what is due, in seconds: time to notice a wrong clock.
     pub destruction_delay_seconds: u32,
     /// How often one version of a resident key encrypts at most, 1 to 2^32 (NIST SP 800-38D, section 8.3).
@@ -179,6 +181,7 @@ impl Default for Keys {
     fn default() -> Self {
         Self {
             specs: AllowedSpecs::default(),
+            legacy: LegacySpecs::default(),
             destruction_delay_seconds: 3600,
             resident_encryptions_max: RESIDENT_ENCRYPTIONS_MAX,
         }
@@ -452,7 +455,8 @@ mod tests {
         assert!(specs.contains(KeySpec::Sm4) && specs.contains(KeySpec::HmacSm3));
         assert!(!specs.contains(KeySpec::Aes256) && specs.iter().count() == 2);
         for (list, expected) in [
-            ("[\"sm4\", \"3des\"]", "\"3des\" is no key specification; write some of aes-256, sm4,"),
+            ("[\"sm4\", \"des\"]", "\"des\" is no key specification; write some of aes-256, sm4,"),
+            ("[\"sm4\", \"3des\"]", "\"3des\" is legacy and not for new keys; keys.legacy = [\"3des\"]"),
             ("[\"SM4\"]", "\"SM4\" is no key specification"),
             ("[\"sm4\", \"sm4\"]", "\"sm4\" is in the list twice"),
             ("[]", "the list is empty"),
@@ -463,6 +467,26 @@ mod tests {
             let line =
                 EXAMPLE.lines().position(|line| line.contains("specs = ")).expect("it is in the example") + 1;
             assert!(refused.contains(&format!("line {line}")) && refused.contains("specs = "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_legacy_specification_is_off_unless_its_own_list_names_it() {
+        let with = |list: &str| load(&EXAMPLE.replace("# legacy = [\"3des\"]", &format!("legacy = {list}")));
+        let keys = load(EXAMPLE).expect("valid").keys;
+        assert_eq!(keys.legacy, LegacySpecs::default(), "none by default");
+        assert!(!keys.legacy.contains(KeySpec::TripleDes) && !keys.specs.contains(KeySpec::TripleDes));
+        let keys = with("[\"3des\"]").expect("valid").keys;
+        assert!(keys.legacy.contains(KeySpec::TripleDes) && !keys.specs.contains(KeySpec::TripleDes));
+        assert!(with("[]").is_ok());
+        for (list, expected) in [
+            ("[\"sm4\"]", "\"sm4\" is no legacy specification; 3des is the only one"),
+            ("[\"tdes\"]", "\"tdes\" is no legacy specification"),
+            ("[\"3des\", \"3des\"]", "\"3des\" is in the list twice"),
+            ("true", "invalid type"),
+        ] {
+            let refused = with(list).expect_err("refused").to_string();
+            assert!(refused.contains(expected) && refused.contains("legacy = "), "{refused}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 #![cfg(feature = "dev")]
 
-use kms_core::spec::KeySpec;
+use kms_core::spec::{KeyAlgorithm, KeySpec};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -85,6 +85,11 @@ fn sentences(report: &Value, field: &str) -> String {
     report[field].to_string()
 }
 
+/// Keys for raw encryption are resident on no token.
+fn is_raw(key: &KeySpec) -> bool {
+    matches!(key.algorithm(), KeyAlgorithm::Raw(_))
+}
+
 #[test]
 fn on_the_simulator_every_key_will_be_resident() {
     let deployment = Deployment::new(None);
@@ -98,11 +103,15 @@ fn on_the_simulator_every_key_will_be_resident() {
     }
     let report = deployment.report();
     for key in KeySpec::ALL {
-        assert_eq!(spec(&report, key.name())["protection"], "resident", "{report}");
+        let expected = if is_raw(&key) { "wrapped" } else { "resident" };
+        assert_eq!(spec(&report, key.name())["protection"], expected, "{report}");
     }
+    assert_eq!(spec(&report, "sm4-cbc-hmac-sm3")["why"], "such a key is two keys in one");
+    assert!(spec(&report, "3des")["why"].to_string().contains("keys.legacy"), "{report}");
     let mechanisms = report["mechanisms"].as_array().expect("a list");
     // Two for each symmetric specification, and for the signing keys of either suite.
-    let symmetric = KeySpec::ALL.into_iter().filter(|spec| spec.key_len().is_some()).count();
+    let is_symmetric = |spec: &KeySpec| spec.key_len().is_some() && !is_raw(spec);
+    let symmetric = KeySpec::ALL.into_iter().filter(is_symmetric).count();
     assert_eq!(mechanisms.iter().filter(|one| !is_of_pair(one)).count(), 2 * (symmetric + 2));
     for pair in ["pair sm2 sign", "pair sm2 decrypt", "pair rsa-4096 decrypt", "pair ed25519 sign"] {
         assert!(mechanisms.iter().any(|one| one["needed_for"] == pair), "{pair}: {report}");
@@ -126,7 +135,7 @@ fn on_softhsm_sm4_keys_will_be_wrapped_and_the_reason_is_said() {
     );
     for key in KeySpec::ALL {
         let is_sm = matches!(key, KeySpec::Sm4 | KeySpec::HmacSm3 | KeySpec::Sm2);
-        let expected = if is_sm { "wrapped" } else { "resident" };
+        let expected = if is_sm || is_raw(&key) { "wrapped" } else { "resident" };
         assert_eq!(spec(&report, key.name())["protection"], expected, "{report}");
     }
     assert_eq!(spec(&report, "sm4")["why"], "the profile has no mechanism for it");

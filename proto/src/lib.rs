@@ -33,6 +33,8 @@ pub mod v1 {
         GenerateMacRequest { key }
         GenerateMacResponse { key_id, key_version }
         VerifyMacRequest { key }
+        RawEncryptRequest { key }
+        RawDecryptResponse { key_id, key_version }
         GenerateRandomResponse {}
         SignRequest { key, algorithm, is_digest }
         VerifyRequest { key, algorithm, is_digest }
@@ -68,6 +70,8 @@ mod tests {
             format!("{:?}", v1::GenerateDataKeyPairResponse { private_key: secret(), ..Default::default() }),
             format!("{:?}", v1::DecryptDataKeyPairResponse { private_key: secret(), ..Default::default() }),
             format!("{:?}", v1::GetDataKeyResponse { plaintext: secret(), ..Default::default() }),
+            format!("{:?}", v1::RawEncryptRequest { plaintext: secret(), ..Default::default() }),
+            format!("{:?}", v1::RawDecryptResponse { plaintext: secret(), ..Default::default() }),
             format!("{:?}", v1::GenerateRandomResponse { random: secret() }),
             format!("{:?}", v1::SignRequest { input: secret(), ..Default::default() }),
             format!("{:?}", v1::VerifyRequest { input: secret(), ..Default::default() }),

@@ -87,6 +87,8 @@ fn phrases(event: &str) -> Option<(&'static str, &'static str)> {
         "asymmetric.decrypt" => ("decrypted with key", "decrypt with key"),
         "mac.generate" => ("made a MAC under key", "make a MAC under key"),
         "mac.verify" => ("verified a MAC under key", "verify a MAC under key"),
+        "raw.encrypt" => ("encrypted raw data under key", "encrypt raw data under key"),
+        "raw.decrypt" => ("decrypted raw data of key", "decrypt raw data of key"),
         "random.generate" => ("took random bytes", "take random bytes"),
         "audit.read" => ("read the audit log", "read the audit log"),
         "audit.checkpoint" => ("signed a checkpoint", "sign a checkpoint"),

@@ -9,6 +9,7 @@ mod nodes;
 mod offline;
 mod online;
 mod pairs;
+mod raw;
 mod recipients;
 mod registered;
 mod support;

@@ -10,6 +10,7 @@ use kms_core::id::{KeyRef, KeySelector, KeyVersion, LabelName, UnixMillis};
 use kms_core::import::ImportWrapping;
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
 use kms_core::pair::{PairAlgorithm, SignatureAlgorithm};
+use kms_core::raw::Padding;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::AeadAlgorithm;
@@ -55,9 +56,7 @@ pub fn data_key_algorithm(number: i32) -> Result<Option<AeadAlgorithm>, ServiceE
     match optional_spec(FIELD, number)?.map(KeySpec::algorithm) {
         None => Ok(None),
         Some(KeyAlgorithm::Aead(algorithm)) => Ok(Some(algorithm)),
-        Some(KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_)) => {
-            Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from)))
-        }
+        Some(_) => Err(unsupported(FIELD, AeadAlgorithm::ALL.into_iter().map(KeySpec::from))),
     }
 }
 
@@ -103,6 +102,7 @@ pub fn usage(number: i32) -> Result<Option<KeyUsage>, ServiceError> {
         Ok(v1::KeyUsage::EncryptDecrypt) => Ok(Some(KeyUsage::EncryptDecrypt)),
         Ok(v1::KeyUsage::GenerateVerifyMac) => Ok(Some(KeyUsage::GenerateVerifyMac)),
         Ok(v1::KeyUsage::SignVerify) => Ok(Some(KeyUsage::SignVerify)),
+        Ok(v1::KeyUsage::RawEncryptDecrypt) => Ok(Some(KeyUsage::RawEncryptDecrypt)),
         Err(_) => {
             let names = KeyUsage::ALL.map(KeyUsage::name).join(", ");
             Err(ServiceError::field("usage", format!("is none of {names}")))
@@ -116,6 +116,7 @@ pub fn proto_key_usage(usage: KeyUsage) -> i32 {
         KeyUsage::EncryptDecrypt => v1::KeyUsage::EncryptDecrypt,
         KeyUsage::GenerateVerifyMac => v1::KeyUsage::GenerateVerifyMac,
         KeyUsage::SignVerify => v1::KeyUsage::SignVerify,
+        KeyUsage::RawEncryptDecrypt => v1::KeyUsage::RawEncryptDecrypt,
     }
     .into()
 }
@@ -139,6 +140,18 @@ pub fn proto_wrapping(wrapping: ImportWrapping) -> i32 {
         ImportWrapping::Sm2Envelope => v1::ImportWrapping::Sm2Envelope,
     }
     .into()
+}
+
+/// How a raw plaintext was padded.
+///
+/// # Errors
+/// `FIELD_INVALID`.
+pub fn padding(number: i32) -> Result<Padding, ServiceError> {
+    match v1::RawPadding::try_from(number) {
+        Ok(v1::RawPadding::Unspecified | v1::RawPadding::Pkcs7) => Ok(Padding::Pkcs7),
+        Ok(v1::RawPadding::None) => Ok(Padding::None),
+        Err(_) => Err(ServiceError::field("padding", "must be PKCS7 or NONE")),
+    }
 }
 
 /// A protection that may be left out.

@@ -1,6 +1,8 @@
 use super::stream::Results;
 use super::{Gate, convert, csr, items, recipient};
-use crate::service::{Caller, Node, OpenRequest, ReEncryptRequest, ServiceError, SignRequest};
+use crate::service::{
+    Caller, Node, OpenRequest, RawDecryptRequest, ReEncryptRequest, ServiceError, SignRequest,
+};
 use kms_core::pair::{SignatureAlgorithm, Sm2UserId};
 use kms_core::policy::Action;
 use kms_core::secret::Secret;
@@ -124,6 +126,20 @@ impl Crypto for Gate {
         request: Request<v1::VerifyMacRequest>,
     ) -> Result<Response<v1::VerifyMacResponse>, Status> {
         self.call("Crypto.VerifyMac", Action::VerifyMac, request, verify_mac).await
+    }
+
+    async fn raw_encrypt(
+        &self,
+        request: Request<v1::RawEncryptRequest>,
+    ) -> Result<Response<v1::RawEncryptResponse>, Status> {
+        self.call("Crypto.RawEncrypt", Action::RawEncrypt, request, raw_encrypt).await
+    }
+
+    async fn raw_decrypt(
+        &self,
+        request: Request<v1::RawDecryptRequest>,
+    ) -> Result<Response<v1::RawDecryptResponse>, Status> {
+        self.call("Crypto.RawDecrypt", Action::RawDecrypt, request, raw_decrypt).await
     }
 
     async fn generate_random(
@@ -354,6 +370,44 @@ pub(super) async fn verify_mac(
     let key = convert::key_ref("key", &message.key)?;
     let (key_id, version) = node.verify_mac(&caller, &key, &text, mac.expose()).await?;
     Ok(v1::VerifyMacResponse { key_id: key_id.to_string(), key_version: convert::proto_version(version) })
+}
+
+async fn raw_encrypt(
+    node: Arc<Node>,
+    caller: Caller,
+    message: v1::RawEncryptRequest,
+) -> Result<v1::RawEncryptResponse, ServiceError> {
+    let plaintext = Secret::new(message.plaintext);
+    let key = convert::key_ref("key", &message.key)?;
+    let made = node.raw_encrypt(&caller, &key, &plaintext, &message.additional_authenticated_data).await?;
+    Ok(v1::RawEncryptResponse {
+        key_id: made.key_id.to_string(),
+        key_version: convert::proto_version(made.version),
+        ciphertext: made.sealed.ciphertext,
+        initialization_vector: made.iv.to_vec(),
+        tag: made.sealed.tag,
+    })
+}
+
+async fn raw_decrypt(
+    node: Arc<Node>,
+    caller: Caller,
+    message: v1::RawDecryptRequest,
+) -> Result<v1::RawDecryptResponse, ServiceError> {
+    let request = RawDecryptRequest {
+        key: convert::key_ref("key", &message.key)?,
+        padding: convert::padding(message.padding)?,
+        iv: message.initialization_vector,
+        associated_data: message.additional_authenticated_data,
+        ciphertext: message.ciphertext,
+        tag: message.tag,
+    };
+    let decrypted = node.raw_decrypt(&caller, &request).await?;
+    Ok(v1::RawDecryptResponse {
+        key_id: decrypted.key_id.to_string(),
+        key_version: convert::proto_version(decrypted.version),
+        plaintext: expose(decrypted.plaintext),
+    })
 }
 
 async fn generate_random(

@@ -312,8 +312,11 @@ fn count(usage: &mut VersionUse, record: &Record, time: UnixMillis) {
         | Action::GenerateDataKeyPair
         | Action::CreateDataKey
         | Action::RotateDataKey => &mut usage.data_keys,
-        Action::Encrypt | Action::AsymmetricEncrypt | Action::ReEncrypt => &mut usage.encryptions,
+        Action::Encrypt | Action::AsymmetricEncrypt | Action::ReEncrypt | Action::RawEncrypt => {
+            &mut usage.encryptions
+        }
         Action::Decrypt
+        | Action::RawDecrypt
         | Action::DecryptDataKey
         | Action::DecryptDataKeyPair
         | Action::GetDataKey

@@ -5,7 +5,7 @@
 
 use super::destruction::erase_object;
 use super::keys::{NewKey, complete, new_key_id};
-use super::open::{Open, Place, object_kind};
+use super::open::{Open, Place};
 use super::{Caller, CreateKey, Node, ServiceError, blocking};
 use crate::pairs::PrivatePair;
 use crate::random::{now, random_id};
@@ -14,12 +14,12 @@ use kms_core::audit::{Outcome, Record};
 use kms_core::id::{HsmObjectId, KeyId, KeyVersion, UnixMillis};
 use kms_core::import::{ImportWrapping, MaterialError, WrappedMaterial};
 use kms_core::key::{Cryptoperiod, KeyState, Standing};
-use kms_core::pair::{PairAlgorithm, PairPublicKey};
+use kms_core::pair::{PairAlgorithm, PairPublicKey, PairUsage};
 use kms_core::policy::Action;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeyOrigin, KeySpec, KeyUsage, Protection};
 use kms_core::suite::{CheckValue, Suite};
-use kms_hsm::LockedBytes;
+use kms_hsm::{LockedBytes, ObjectKind};
 use std::sync::{Arc, Weak};
 
 /// How long an import can be used at most, and when nobody says: a day.
@@ -92,7 +92,7 @@ impl Node {
             return Err(ServiceError::new(Reason::Overloaded, message));
         }
         let import_id = new_key_id();
-        let kind = object_kind(spec, KeyUsage::EncryptDecrypt);
+        let kind = ObjectKind::KeyPair(pair, PairUsage::Decrypt);
         let (material, public_key) = match open.pool.can(kind) {
             true => (Material::Resident(HsmObjectId(random_id())), None),
             false => {
@@ -164,7 +164,13 @@ impl Node {
         }
         let can_be_resident = |kind| open.pool.takes_keys() && open.pool.can(kind);
         let (usage, protection) = self.check_new_key(open, caller, create, can_be_resident).await?;
-        if request.check_value.is_some() && !matches!(create.spec.algorithm(), KeyAlgorithm::Aead(_)) {
+        let has_check_value = match create.spec.algorithm() {
+            KeyAlgorithm::Aead(_) => true,
+            // Two keys have no one value.
+            KeyAlgorithm::Raw(algorithm) => !algorithm.encrypts(),
+            KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => false,
+        };
+        if request.check_value.is_some() && !has_check_value {
             let message = format!("is of a key of a cipher; {} has none", create.spec.name());
             return Err(ServiceError::field("check_value", message));
         }
@@ -243,6 +249,7 @@ impl Node {
         let material = wrapped.unwrap(decrypted).map_err(refused)?;
         let check_value = match spec.algorithm() {
             KeyAlgorithm::Aead(algorithm) => algorithm.check_value(material.expose()),
+            KeyAlgorithm::Raw(algorithm) => algorithm.check_value(material.expose()),
             KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => None,
         };
         if request.check_value.is_some() && request.check_value != check_value {
@@ -259,7 +266,9 @@ impl Node {
                 let public_key = imported.public_key().clone();
                 (imported.into_pkcs8(), Some(public_key))
             }
-            KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => (LockedBytes::copied(material.expose()), None),
+            KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) | KeyAlgorithm::Raw(_) => {
+                (LockedBytes::copied(material.expose()), None)
+            }
         };
         Ok(Opened { material, check_value, public_key })
     }

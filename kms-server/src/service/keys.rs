@@ -176,6 +176,7 @@ impl Node {
         if let Some(key_id) = self.replayed(claim.as_ref()).await? {
             return self.answer_again(open, key_id, Action::CreateKey, caller).await;
         }
+        usage::check_made_here("spec", request.spec)?;
         let (usage, protection) =
             self.check_new_key(open, caller, request, |kind| open.pool.can(kind)).await?;
         let place = (new_key_id(), KeyVersion::FIRST);
@@ -202,13 +203,18 @@ impl Node {
             Err(error) if error.reason == Reason::KeyNotFound => {}
             Err(error) => return Err(error),
         }
-        let can_be_resident = can_be_resident(object_kind(request.spec, usage));
+        let kind = object_kind(request.spec, usage);
+        let can_be_resident = kind.is_some_and(can_be_resident);
         let protection = match request.protection {
             Some(Protection::HsmResident) if !can_be_resident => {
                 let spec = request.spec.name();
-                let message = format!(
-                    "this token has no mechanism for {spec}, or takes no key from outside; choose protection wrapped or leave it out"
-                );
+                let why = match kind {
+                    None => format!("a key of spec {spec} is never one object of an HSM"),
+                    Some(_) => {
+                        format!("this token has no mechanism for {spec}, or takes no key from outside")
+                    }
+                };
+                let message = format!("{why}; ask for protection wrapped or leave it out");
                 let error = ServiceError::new(Reason::SpecUnsupported, message);
                 return Err(ServiceError { field: Some("protection"), ..error });
             }
@@ -363,7 +369,9 @@ impl Node {
                 return Err(ServiceError::new(Reason::Internal, "a wrapped key is never being created"));
             }
         };
-        let kind = object_kind(entry.row.spec, entry.row.usage);
+        let kind = object_kind(entry.row.spec, entry.row.usage).ok_or_else(|| {
+            ServiceError::new(Reason::Internal, "a key that is never resident has an object")
+        })?;
         let label = format!("{}@{}", entry.row.key_id, creating.version);
         // The object may exist already when an answer was lost or a node died between the two steps.
         let confirmed = open.hsm("confirm", deadline, move |session| session.confirm(object, kind)).await;
@@ -518,6 +526,7 @@ impl Node {
             }
             let rotatable = |entry: &KeyEntry| {
                 entry.check_named(selector)?;
+                usage::check_made_here("key", entry.row.spec)?;
                 let is_creating = entry.unfinished_versions().next().is_some();
                 let state = entry.row.standing_at(now()).state;
                 if !is_creating && state != KeyState::Active {

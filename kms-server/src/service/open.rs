@@ -419,12 +419,14 @@ impl Open {
     }
 }
 
-/// What a resident key of one specification and usage is in the HSM.
-pub fn object_kind(spec: KeySpec, usage: KeyUsage) -> ObjectKind {
+/// What a resident key of one specification and usage is in the HSM; `None` when there are no resident ones.
+pub fn object_kind(spec: KeySpec, usage: KeyUsage) -> Option<ObjectKind> {
     match spec.algorithm() {
-        KeyAlgorithm::Aead(algorithm) => ObjectKind::SealingKey(algorithm),
-        KeyAlgorithm::Mac(algorithm) => ObjectKind::MacKey(algorithm),
-        KeyAlgorithm::Pair(algorithm) => ObjectKind::KeyPair(algorithm, usage.into()),
+        KeyAlgorithm::Aead(algorithm) => Some(ObjectKind::SealingKey(algorithm)),
+        KeyAlgorithm::Mac(algorithm) => Some(ObjectKind::MacKey(algorithm)),
+        KeyAlgorithm::Pair(algorithm) => Some(ObjectKind::KeyPair(algorithm, usage.into())),
+        // Two keys in one material are no single object.
+        KeyAlgorithm::Raw(_) => None,
     }
 }
 

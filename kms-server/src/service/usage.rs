@@ -4,6 +4,7 @@ use super::{Node, ServiceError};
 use crate::store::KeyRow;
 use kms_core::mac::MacAlgorithm;
 use kms_core::pair::{EncryptionAlgorithm, PairAlgorithm};
+use kms_core::raw::RawAlgorithm;
 use kms_core::reason::Reason;
 use kms_core::spec::{KeyAlgorithm, KeySpec, KeyUsage};
 use kms_core::suite::AeadAlgorithm;
@@ -15,6 +16,7 @@ enum Calls {
     Macs,
     Signatures,
     PublicKeyEncryption,
+    RawEncryption,
 }
 
 impl Calls {
@@ -25,6 +27,7 @@ impl Calls {
             (KeyAlgorithm::Mac(_), _) => Calls::Macs,
             (KeyAlgorithm::Pair(_), KeyUsage::EncryptDecrypt) => Calls::PublicKeyEncryption,
             (KeyAlgorithm::Pair(_), _) => Calls::Signatures,
+            (KeyAlgorithm::Raw(_), _) => Calls::RawEncryption,
         }
     }
 
@@ -35,6 +38,7 @@ impl Calls {
             Calls::Macs => "GenerateMac and VerifyMac",
             Calls::Signatures => "Sign, Verify and GetCertificateSigningRequest",
             Calls::PublicKeyEncryption => "AsymmetricEncrypt and AsymmetricDecrypt",
+            Calls::RawEncryption => "RawEncrypt and RawDecrypt",
         }
     }
 
@@ -44,6 +48,7 @@ impl Calls {
             Calls::Encryption | Calls::PublicKeyEncryption => KeyUsage::EncryptDecrypt,
             Calls::Macs => KeyUsage::GenerateVerifyMac,
             Calls::Signatures => KeyUsage::SignVerify,
+            Calls::RawEncryption => KeyUsage::RawEncryptDecrypt,
         }
     }
 }
@@ -55,7 +60,7 @@ impl Calls {
 pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Aead(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Mac(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, Calls::Encryption)),
+        _ => Err(forbids(row, Calls::Encryption)),
     }
 }
 
@@ -66,8 +71,35 @@ pub(super) fn aead(row: &KeyRow) -> Result<AeadAlgorithm, ServiceError> {
 pub(super) fn mac(row: &KeyRow) -> Result<MacAlgorithm, ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Mac(algorithm) => Ok(algorithm),
-        KeyAlgorithm::Aead(_) | KeyAlgorithm::Pair(_) => Err(forbids(row, Calls::Macs)),
+        _ => Err(forbids(row, Calls::Macs)),
     }
+}
+
+/// How a key encrypts for other systems.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS` for every other key.
+pub(super) fn raw(row: &KeyRow) -> Result<RawAlgorithm, ServiceError> {
+    match row.spec.algorithm() {
+        KeyAlgorithm::Raw(algorithm) => Ok(algorithm),
+        _ => Err(forbids(row, Calls::RawEncryption)),
+    }
+}
+
+/// [`raw`] of a key that encrypts anything new.
+///
+/// # Errors
+/// `KEY_USAGE_FORBIDS`, for legacy ones too.
+pub(super) fn raw_that_encrypts(row: &KeyRow) -> Result<RawAlgorithm, ServiceError> {
+    let algorithm = raw(row)?;
+    if algorithm.encrypts() {
+        return Ok(algorithm);
+    }
+    let message = format!(
+        "key {} is of spec {algorithm}, which opens old data and encrypts nothing: RawDecrypt it, and encrypt it with another key",
+        row.name
+    );
+    Err(ServiceError { field: Some("key"), ..ServiceError::new(Reason::KeyUsageForbids, message) })
 }
 
 /// What kind of pair a key signs with.
@@ -100,7 +132,7 @@ pub(super) fn decrypting_pair(row: &KeyRow) -> Result<EncryptionAlgorithm, Servi
 pub(super) fn any_pair(row: &KeyRow) -> Result<(), ServiceError> {
     match row.spec.algorithm() {
         KeyAlgorithm::Pair(_) => Ok(()),
-        KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) => {
+        KeyAlgorithm::Aead(_) | KeyAlgorithm::Mac(_) | KeyAlgorithm::Raw(_) => {
             let message = format!("key {} is of spec {} and has no public half", row.name, row.spec.name());
             Err(ServiceError { field: Some("key"), ..ServiceError::new(Reason::KeyUsageForbids, message) })
         }
@@ -128,6 +160,21 @@ pub(super) fn of_new_key(spec: KeySpec, wanted: Option<KeyUsage>) -> Result<KeyU
             Err(ServiceError { field: Some("usage"), ..error })
         }
     }
+}
+
+/// That keys of a specification are made here, and not only brought.
+///
+/// # Errors
+/// `SPEC_UNSUPPORTED`.
+pub(super) fn check_made_here(field: &'static str, spec: KeySpec) -> Result<(), ServiceError> {
+    if !spec.is_legacy() {
+        return Ok(());
+    }
+    let message = format!(
+        "a key of spec {} is only brought, for old data, and never made here: choose another spec",
+        spec.name()
+    );
+    Err(ServiceError { field: Some(field), ..ServiceError::new(Reason::SpecUnsupported, message) })
 }
 
 fn forbids(row: &KeyRow, wanted: Calls) -> ServiceError {
@@ -161,6 +208,9 @@ impl Node {
     /// # Errors
     /// `SPEC_NOT_ALLOWED` with the list.
     pub(super) fn check_allowed(&self, field: &'static str, spec: KeySpec) -> Result<(), ServiceError> {
+        if spec.is_legacy() {
+            return self.check_legacy(field, spec);
+        }
         let allowed = &self.config.keys.specs;
         if allowed.contains(spec) {
             return Ok(());
@@ -169,6 +219,21 @@ impl Node {
             "{field} {} is not allowed in this deployment, which makes {} (keys.specs of its configuration)",
             spec.name(),
             spec_names(allowed.iter())
+        );
+        Err(ServiceError { field: Some(field), ..ServiceError::new(Reason::SpecNotAllowed, message) })
+    }
+
+    /// That the configuration allows a specification, if it is a legacy one: to bring such keys and to use them.
+    ///
+    /// # Errors
+    /// `SPEC_NOT_ALLOWED` with the line that allows it.
+    pub(super) fn check_legacy(&self, field: &'static str, spec: KeySpec) -> Result<(), ServiceError> {
+        if !spec.is_legacy() || self.config.keys.legacy.contains(spec) {
+            return Ok(());
+        }
+        let name = spec.name();
+        let message = format!(
+            "{name} is legacy, and off in this deployment; who has to open old data allows it by keys.legacy = [\"{name}\"] in the configuration of each node"
         );
         Err(ServiceError { field: Some(field), ..ServiceError::new(Reason::SpecNotAllowed, message) })
     }

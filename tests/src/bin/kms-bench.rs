@@ -191,6 +191,20 @@ impl Crypto for EchoServer {
         Err(Status::unimplemented("the benchmark asks for data keys only"))
     }
 
+    async fn raw_encrypt(
+        &self,
+        _: Request<v1::RawEncryptRequest>,
+    ) -> Result<Response<v1::RawEncryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
+    async fn raw_decrypt(
+        &self,
+        _: Request<v1::RawDecryptRequest>,
+    ) -> Result<Response<v1::RawDecryptResponse>, Status> {
+        Err(Status::unimplemented("the benchmark asks for data keys only"))
+    }
+
     async fn generate_random(
         &self,
         _: Request<v1::GenerateRandomRequest>,

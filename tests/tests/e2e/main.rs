@@ -11,6 +11,7 @@ mod limits;
 mod listeners;
 mod program;
 mod published;
+mod raw;
 mod reencryption;
 mod refusals;
 mod reshare;

@@ -112,6 +112,9 @@ impl Scene {
             let request = v1::CreateKeyRequest { spec, ..create(name, protection) };
             admin.keys.create_key(request).await.expect("a key");
         }
+        let spec = v1::KeySpec::Sm4CbcHmacSm3.into();
+        let request = v1::CreateKeyRequest { spec, ..create("raw", v1::Protection::HsmWrapped) };
+        admin.keys.create_key(request).await.expect("a key");
         let suspend = v1::SuspendKeyRequest { key: "suspended".into() };
         admin.keys.suspend_key(suspend).await.expect("suspended");
         for name in ["salaries", "disabled"] {
@@ -192,6 +195,7 @@ async fn a_refused_request_costs_no_hsm_call() {
     refuse_ciphertexts(&mut watch, &mut app, &scene).await;
     refuse_recipients_pairs_and_names(&mut watch, &mut app, &scene).await;
     refuse_macs(&mut watch, &mut app).await;
+    refuse_raw(&mut watch, &mut admin, &mut app).await;
     refuse_registered_data_keys(&mut watch, &mut admin, &mut app).await;
     assert_eq!(stock_fills(&deployment).await, fills_after, "a refused call took random bytes of the HSM");
     eprintln!("{} refusals asked the HSM nothing", watch.refusal_count);
@@ -338,6 +342,73 @@ async fn refuse_macs(watch: &mut Watch<'_>, app: &mut Rpc) {
         v1::GenerateDataKeyRequest { data_key_spec: v1::KeySpec::HmacSm3.into(), ..generate("resident") };
     let answer = app.crypto.generate_data_key(mac_data_key).await;
     watch.refused("a data key that does not encrypt", "SPEC_UNSUPPORTED", answer).await;
+}
+
+/// Of a key whose material is not open, so that even opening it would be seen.
+async fn refuse_raw(watch: &mut Watch<'_>, admin: &mut Rpc, app: &mut Rpc) {
+    let encrypting = |key: &str, len| v1::RawEncryptRequest {
+        key: key.into(),
+        plaintext: vec![7; len],
+        ..Default::default()
+    };
+    let good = v1::RawDecryptRequest {
+        key: "raw".into(),
+        ciphertext: vec![7; 32],
+        initialization_vector: vec![7; 16],
+        tag: vec![7; 16],
+        ..Default::default()
+    };
+    for (what, reason, request) in [
+        ("too long a plaintext", "FIELD_INVALID", encrypting("raw", (64 << 10) + 1)),
+        ("an unknown version", "KEY_VERSION_NOT_FOUND", encrypting("raw@9", 1)),
+        ("a key for encryption", "KEY_USAGE_FORBIDS", encrypting("never-used", 1)),
+        ("a key for MACs", "KEY_USAGE_FORBIDS", encrypting("mac-wrapped", 1)),
+    ] {
+        let answer = app.crypto.raw_encrypt(request).await;
+        watch.refused(&format!("raw encryption: {what}"), reason, answer).await;
+    }
+    let changed = |change: &dyn Fn(&mut v1::RawDecryptRequest)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    for (what, reason, request) in [
+        ("no vector", "FIELD_INVALID", changed(&|one| one.initialization_vector.clear())),
+        ("half a tag", "FIELD_INVALID", changed(&|one| one.tag.truncate(8))),
+        ("another padding", "FIELD_INVALID", changed(&|one| one.padding = v1::RawPadding::None.into())),
+        ("an unknown padding", "FIELD_INVALID", changed(&|one| one.padding = 9)),
+        ("half a block", "CIPHERTEXT_INVALID", changed(&|one| one.ciphertext.truncate(24))),
+        ("too much", "FIELD_INVALID", changed(&|one| one.ciphertext.resize(70_000, 7))),
+        ("a key for encryption", "KEY_USAGE_FORBIDS", changed(&|one| one.key = "never-used".into())),
+        ("an unknown key", "KEY_NOT_FOUND", changed(&|one| one.key = "unknown".into())),
+    ] {
+        let answer = app.crypto.raw_decrypt(request).await;
+        watch.refused(&format!("raw decryption: {what}"), reason, answer).await;
+    }
+    let role = admin.crypto.raw_decrypt(good.clone()).await;
+    watch.refused("raw decryption with the wrong role", "NOT_PERMITTED", role).await;
+    watch
+        .refused("a raw key that encrypts", "KEY_USAGE_FORBIDS", app.crypto.encrypt(encrypt("raw")).await)
+        .await;
+    let raw = |spec: v1::KeySpec, protection| v1::CreateKeyRequest {
+        spec: spec.into(),
+        ..create("new-raw", protection)
+    };
+    let (anywhere, resident) = (v1::Protection::Unspecified, v1::Protection::HsmResident);
+    for (what, request) in [
+        ("a resident raw key", raw(v1::KeySpec::Sm4CbcHmacSm3, resident)),
+        ("a legacy key", raw(v1::KeySpec::KeySpec3des, anywhere)),
+    ] {
+        watch.refused(what, "SPEC_UNSUPPORTED", admin.keys.create_key(request).await).await;
+    }
+    let old = v1::ImportKeyMaterialRequest {
+        import_id: "07070707-0707-0707-0707-070707070707".into(),
+        key: Some(raw(v1::KeySpec::KeySpec3des, anywhere)),
+        wrapped_material: vec![7; 100],
+        check_value: vec![],
+    };
+    let answer = admin.keys.import_key_material(old).await;
+    watch.refused("a legacy key that is brought", "SPEC_NOT_ALLOWED", answer).await;
 }
 
 async fn refuse_recipients_pairs_and_names(watch: &mut Watch<'_>, app: &mut Rpc, scene: &Scene) {

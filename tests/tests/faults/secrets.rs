@@ -176,11 +176,37 @@ async fn use_keys(deployment: &Deployment) -> Vec<KnownSecret> {
         // The refusal of a wrong one must not tell the right one.
         secrets.push(KnownSecret::new(format!("a MAC under {name}"), mac));
     }
+    secrets.extend(encrypt_raw(deployment, &mut app).await);
     secrets.extend(keep_data_keys(deployment, &mut app).await);
     secrets.extend(bring_keys(deployment).await);
     let random = app.crypto.generate_random(v1::GenerateRandomRequest { byte_count: 64 }).await;
     secrets.push(KnownSecret::new("random bytes for a caller", random.expect("random").into_inner().random));
     secrets
+}
+
+/// A text that is encrypted without a header, opened, and refused once.
+async fn encrypt_raw(deployment: &Deployment, app: &mut Rpc) -> Vec<KnownSecret> {
+    let name = format!("raw-{}", getrandom::u32().expect("random bytes"));
+    let create = ["key", "create", name.as_str(), "--spec", "aes-256-cbc-hmac-sha-512"];
+    keep(deployment, deployment.kms("admin", &create));
+    let text = format!("the raw text {:032x}", u128::from(getrandom::u64().expect("random bytes")));
+    let encrypt = v1::RawEncryptRequest {
+        key: name.clone(),
+        plaintext: text.clone().into_bytes(),
+        ..v1::RawEncryptRequest::default()
+    };
+    let made = app.crypto.raw_encrypt(encrypt).await.expect("a ciphertext").into_inner();
+    let mut decrypt = v1::RawDecryptRequest {
+        key: name.clone(),
+        ciphertext: made.ciphertext,
+        initialization_vector: made.initialization_vector,
+        tag: made.tag,
+        ..v1::RawDecryptRequest::default()
+    };
+    app.crypto.raw_decrypt(decrypt.clone()).await.expect("it opens");
+    decrypt.tag[0] ^= 1;
+    app.crypto.raw_decrypt(decrypt).await.expect_err("a wrong tag");
+    vec![KnownSecret::new(format!("a caller's text under {name}"), text.into_bytes())]
 }
 
 /// A registered data key, given out twice.

@@ -11,6 +11,7 @@ use kms_core::audit::open_leaves;
 use kms_core::codec;
 use kms_core::envelope::{self, Binding, Purpose, WrappedKey};
 use kms_core::id::{KeyId, KeyVersion, TenantName};
+use kms_core::raw::{IV_LEN, Padding, RawAlgorithm, RawInput, RawParts};
 use kms_core::secret::Secret;
 use kms_core::suite::{AeadAlgorithm, Suite};
 use kms_core::worker::{self, FRAME_HEADER_LEN, ToWorker};
@@ -29,6 +30,8 @@ pub fn targets() -> Vec<Target> {
     let mut targets =
         vec![ciphertexts(), wrapped_keys(), leaves(), exports(), frames(), file_headers(), files()];
     targets.extend(AeadAlgorithm::ALL.map(opened_ciphertexts));
+    targets.extend(RawAlgorithm::ALL.map(raw_ciphertexts));
+    targets.push(triple_des_keys());
     targets.extend(secrets_in_ciphertexts());
     targets.extend([Suite::Sm, Suite::Intl].map(sealed_to_a_key));
     targets
@@ -69,6 +72,75 @@ fn opened_ciphertexts(algorithm: AeadAlgorithm) -> Target {
         assert!(!is_open || originals.iter().any(|one| one == bytes), "a changed ciphertext opens");
         is_open
     })
+}
+
+/// A raw ciphertext, as initialization vector, tag and blocks in a row. With a tag it opens only as it was made. Without
+/// one, what opens has padding, and is what the blocks hold without it.
+fn raw_ciphertexts(algorithm: RawAlgorithm) -> Target {
+    let key: Vec<u8> = (1..=algorithm.key_len() as u8).map(|byte| byte.wrapping_mul(37)).collect();
+    let (iv_len, tag_len) = (algorithm.iv_len(), algorithm.tag_len());
+    let examples: Vec<Vec<u8>> = match algorithm.encrypts() {
+        true => [&b""[..], b"attack at dawn", &[7; 48]]
+            .into_iter()
+            .map(|plaintext| {
+                let sealed = algorithm.seal(&key, &[9; IV_LEN], b"data", plaintext).expect("it encrypts");
+                [&[9; IV_LEN][..], &sealed.tag, &sealed.ciphertext].concat()
+            })
+            .collect(),
+        false => vec![TRIPLE_DES.to_vec()],
+    };
+    let originals = examples.clone();
+    let open = move |bytes: &[u8], padding| {
+        let (iv, rest) = bytes.split_at_checked(iv_len)?;
+        let (tag, ciphertext) = rest.split_at_checked(tag_len)?;
+        let associated_data = if algorithm.encrypts() { &b"data"[..] } else { b"" };
+        let parts = RawParts { padding, iv, associated_data, ciphertext, tag };
+        RawInput::new(algorithm, parts).ok()?.open(&key).ok()
+    };
+    Target::new(format!("raw ciphertext opened, {algorithm}"), examples, move |bytes| {
+        let opened = open(bytes, Padding::Pkcs7);
+        let whole = open(bytes, Padding::None);
+        if algorithm.encrypts() {
+            assert!(
+                opened.is_none() || originals.iter().any(|one| one == bytes),
+                "a changed ciphertext opens"
+            );
+            assert!(whole.is_none(), "the padding is that of the construction");
+        } else if let Some(opened) = &opened {
+            let whole = whole.expect("it opens without looking at the padding");
+            let (text, fill) = whole.expose().split_at(opened.expose().len());
+            assert!(text == opened.expose() && (1..=8).contains(&fill.len()));
+            assert!(fill.iter().all(|byte| usize::from(*byte) == fill.len()));
+        }
+        opened.is_some()
+    })
+}
+
+/// By OpenSSL: `attack at dawn` under the key that byte i is 37 times i + 1.
+const TRIPLE_DES: [u8; 24] = [
+    0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0xe2, 0xe9, 0x91, 0xff, 0xef, 0xc6, 0x98, 0xda, 0x0c,
+    0xe0, 0x4d, 0xbc, 0x27, 0xd2, 0x31, 0x01,
+];
+
+/// Three keys of DES: what the parity bits are does not matter, and a part is not its neighbour's.
+fn triple_des_keys() -> Target {
+    let check = |key: &[u8]| key.len() == 24 && RawAlgorithm::TripleDes.check_key(key).is_ok();
+    let example: Vec<u8> = (1..=24_u8).map(|byte| byte.wrapping_mul(37)).collect();
+    let two_parts = [&example[..16], &example[..8]].concat();
+    let single = [&example[..8], &example[..16]].concat();
+    let other_parity = |key: &[u8]| key.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>();
+    Target::new("key of 3DES", vec![example, two_parts], move |key| {
+        let is_taken = check(key);
+        assert_eq!(check(&other_parity(key)), is_taken);
+        if is_taken {
+            let [first, second, third] = [0, 8, 16].map(|place| other_parity(&key[place..place + 8]));
+            let is_same =
+                |one: &[u8], other: &[u8]| one.iter().zip(other).all(|(one, other)| one ^ other < 2);
+            assert!(!is_same(&first, &second) && !is_same(&second, &third));
+        }
+        is_taken
+    })
+    .near(vec![single])
 }
 
 fn wrapped_keys() -> Target {

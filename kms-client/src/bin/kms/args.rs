@@ -1,9 +1,11 @@
 //! The command line.
 
 mod pairs;
+mod raw;
 mod registered;
 
 pub use pairs::{CsrArguments, DataKeyPairCommand, PairOutputArguments, RecipientArguments};
+pub use raw::{AssociatedDataArguments, RawDecryptArguments, RawEncryptArguments};
 pub use registered::RegisteredCommand;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -86,6 +88,10 @@ pub enum Command {
     /// Make and verify MACs of small files
     #[command(subcommand)]
     Mac(MacCommand),
+    /// Encrypt a small file for another system, without a header of the service
+    RawEncrypt(RawEncryptArguments),
+    /// Decrypt what `kms raw-encrypt` made, or another system under the same key
+    RawDecrypt(RawDecryptArguments),
     /// Sign a file of up to 64 KiB, or a digest, with a key pair
     Sign(SignArguments),
     /// Verify a signature; only exit code 0 says that it is right

@@ -15,6 +15,7 @@ mod mac;
 mod manual;
 mod output;
 mod pending;
+mod raw;
 mod recipient;
 mod reencrypt;
 mod registered;
@@ -116,6 +117,8 @@ async fn run(session: &Session, command: Command) -> Result<ExitCode, Failure> {
         Command::Asymmetric(command) => asymmetric::run(session, command).await?,
         Command::Reencrypt(arguments) => reencrypt::run(session, arguments).await?,
         Command::Mac(command) => mac::run(session, command).await?,
+        Command::RawEncrypt(arguments) => raw::encrypt(session, arguments).await?,
+        Command::RawDecrypt(arguments) => raw::decrypt(session, arguments).await?,
         Command::Sign(arguments) => sign::sign(session, arguments).await?,
         Command::Verify(arguments) => sign::verify(session, arguments).await?,
         Command::Random(arguments) => mac::random(session, arguments).await?,

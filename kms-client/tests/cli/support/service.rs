@@ -693,6 +693,33 @@ impl Crypto for Fake {
         Ok(Response::new(v1::VerifyMacResponse { key_id: KEY_ID.into(), key_version: 1 }))
     }
 
+    /// What was asked comes back: the data as the tag, the plaintext turned around as the ciphertext.
+    async fn raw_encrypt(&self, request: Request<v1::RawEncryptRequest>) -> Answer<v1::RawEncryptResponse> {
+        self.admit("raw_encrypt").await?;
+        let request = request.into_inner();
+        Ok(Response::new(v1::RawEncryptResponse {
+            key_id: KEY_ID.into(),
+            key_version: 2,
+            ciphertext: request.plaintext.into_iter().rev().collect(),
+            initialization_vector: vec![7; 16],
+            tag: request.additional_authenticated_data,
+        }))
+    }
+
+    async fn raw_decrypt(&self, request: Request<v1::RawDecryptRequest>) -> Answer<v1::RawDecryptResponse> {
+        self.admit("raw_decrypt").await?;
+        let request = request.into_inner();
+        let is_whole =
+            request.initialization_vector.len() == 16 && request.padding() == v1::RawPadding::Pkcs7;
+        let is_old = request.initialization_vector.len() == 8 && request.padding() == v1::RawPadding::None;
+        if request.tag != request.additional_authenticated_data || !(is_whole || is_old) {
+            let message = "the ciphertext does not open";
+            return Err(refusal(Code::InvalidArgument, Reason::CiphertextInvalid, message));
+        }
+        let plaintext = request.ciphertext.into_iter().rev().collect();
+        Ok(Response::new(v1::RawDecryptResponse { key_id: KEY_ID.into(), key_version: 2, plaintext }))
+    }
+
     async fn sign(&self, request: Request<v1::SignRequest>) -> Answer<v1::SignResponse> {
         self.admit("sign").await?;
         let request = request.into_inner();

@@ -10,6 +10,7 @@ mod imports;
 mod keys;
 mod life;
 mod macs;
+mod raw;
 mod recipients;
 mod reencryption;
 mod registered;
