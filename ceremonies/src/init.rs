@@ -8,6 +8,7 @@ use crate::files::{self, FileError, Reserved};
 use crate::pin::PinError;
 use crate::plan::Plan;
 use crate::split::{Split, deliveries};
+use crate::steps::Steps;
 use crate::token_setup::{OpenPartition, PinSecrets, make_token};
 
 pub use crate::token_setup::Inventory;
@@ -17,7 +18,7 @@ use kms_core::codec::{self, VersionOne};
 use kms_core::id::{CustodianName, HsmObjectId, KeyVersion, UnixMillis};
 use kms_core::quorum::{CombineError, SecretKind, ShareSet};
 use kms_core::suite::Digest32;
-use kms_core::transcript::{SignedTranscript, TRANSCRIPT_DOMAIN, Transcript, TranscriptError};
+use kms_core::transcript::TranscriptError;
 use kms_hsm::{HsmError, HsmModule, ModuleError, ObjectKind, PinPurpose, SoPin};
 use rand_core::CryptoRng;
 use std::path::{Path, PathBuf};
@@ -180,35 +181,23 @@ pub fn run(
         }
     }
     let mut exists = Inventory::default();
-    let steps = Steps::begin(plan, clock);
+    let steps = begin(plan, clock);
     carry_out(plan, &module, outputs, steps, &mut exists, rng)
         .map_err(|source| InitError::HalfWay { exists, source: Box::new(source) })
 }
 
-/// The transcript while it grows.
-struct Steps<'a> {
-    transcript: Transcript,
-    clock: &'a dyn Fn() -> UnixMillis,
-}
-
-impl<'a> Steps<'a> {
-    fn begin(plan: &Plan, clock: &'a dyn Fn() -> UnixMillis) -> Self {
-        let mut steps = Self { transcript: Transcript::begin(plan.suite, "init", &plan.text), clock };
-        let (needed, total) = (plan.threshold.needed(), plan.threshold.total());
-        steps.add(format!(
-            "plan accepted: cluster {}, suite {}, {needed} of {total} custodians",
-            plan.cluster,
-            plan.suite.name()
-        ));
-        for one in &plan.custodians {
-            steps.add(format!("custodian {} with sign key {:?}", one.name, one.sign_key));
-        }
-        steps
+fn begin<'a>(plan: &Plan, clock: &'a dyn Fn() -> UnixMillis) -> Steps<'a> {
+    let mut steps = Steps::begin(plan.suite, "init", &plan.text, clock);
+    let (needed, total) = (plan.threshold.needed(), plan.threshold.total());
+    steps.add(format!(
+        "plan accepted: cluster {}, suite {}, {needed} of {total} custodians",
+        plan.cluster,
+        plan.suite.name()
+    ));
+    for one in &plan.custodians {
+        steps.add(format!("custodian {} with sign key {:?}", one.name, one.sign_key));
     }
-
-    fn add(&mut self, what: String) {
-        self.transcript.record((self.clock)(), what);
-    }
+    steps
 }
 
 fn carry_out(
@@ -225,7 +214,7 @@ fn carry_out(
     let set = ShareSet { suite, cluster_id, share_epoch: FIRST_SHARE_EPOCH };
     let start = Split::make(SecretKind::Start, plan.threshold, &set, rng);
     let core = Split::make(SecretKind::Core, plan.threshold, &set, rng);
-    steps.add("two quorum secrets made and split".to_owned());
+    steps.add("two quorum secrets made and split");
 
     let operations_pins = PinSecrets {
         so: (PinPurpose::OperationsSo, &core.secret),
@@ -264,7 +253,7 @@ fn carry_out(
         cluster_id,
         cluster_name: plan.cluster.clone(),
         suite,
-        created: (steps.clock)(),
+        created: steps.now(),
         share_epoch: FIRST_SHARE_EPOCH,
         threshold_needed: plan.threshold.needed(),
         custodians: Custodian::of_set(&set, &plan.custodians, &start.shares, &core.shares),
@@ -295,16 +284,11 @@ fn carry_out(
 
     operations_open.close();
     self_check(plan, module, &bundle, (&start, &core), rng)?;
-    steps.add(
-        "self-check passed: a quorum's shares give both secrets, and its PIN opens keys that work".to_owned(),
-    );
+    steps.add("self-check passed: a quorum's shares give both secrets, and its PIN opens keys that work");
 
     let deliveries = deliveries(&bundle, start, core, rng)?;
-    steps.add("shares encrypted to the custodians, secrets wiped".to_owned());
-    let body = codec::to_bytes(&steps.transcript);
-    let signature = core_open.sign(suite, &bundle.core_key, TRANSCRIPT_DOMAIN, &body)?;
-    let transcript = SignedTranscript { version: VersionOne, body, signature };
-    transcript.verify(&bundle.core_key.public_key)?;
+    steps.add("shares encrypted to the custodians, secrets wiped");
+    let transcript = steps.sign(&mut core_open, suite, &bundle.core_key)?;
     core_open.close();
 
     // The bundle last: where it is, everything is.

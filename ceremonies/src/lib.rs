@@ -31,4 +31,5 @@ pub mod worker;
 mod crash;
 mod error_chain;
 mod split;
+mod steps;
 mod token_setup;

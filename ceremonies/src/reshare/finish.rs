@@ -6,16 +6,17 @@ use crate::crash;
 use crate::error_chain::sentence;
 use crate::files::{self, FileError, Reserved};
 use crate::init::StepError;
+use crate::steps::Steps;
 use crate::token_setup::{OpenPartition, derived};
 use kms_core::bundle::Bundle;
-use kms_core::codec::{self, VersionOne};
+use kms_core::codec;
 use kms_core::id::{CustodianName, UnixMillis};
 use kms_core::quorum::SecretKind;
 use kms_core::reshare::{PinStep, Progress, ProgressError, Standing};
 use kms_core::secret::SecretBytes;
 use kms_core::share::{ShareError, SignedAcknowledgement};
 use kms_core::suite::Digest32;
-use kms_core::transcript::{Agreement, SignedTranscript, TRANSCRIPT_DOMAIN, Transcript};
+use kms_core::transcript::{Agreement, SignedTranscript};
 use kms_hsm::{HsmModule, ModuleError, PinPurpose};
 use rand_core::CryptoRng;
 use std::fs::{File, OpenOptions};
@@ -177,13 +178,13 @@ pub fn finish(
         Set { bundle: &before.bundle, is_needed: needs_old },
     ];
     let present = Present::open(&inputs.brought, &sets)?;
-    let mut transcript = Transcript::begin(before.bundle.suite, FINISH_KIND, &plan.text);
-    let consents = present.consents(before, FINISH_KIND, plan.digest, clock(), rng);
-    transcript.agreement = Some(Agreement { operation: plan.digest, consents });
-    transcript.record(clock(), format!("reshare to bundle {}, because: {}", next.fingerprint, plan.reason));
-    transcript.record(clock(), format!("present: {}", present.names()));
+    let mut steps = Steps::begin(before.bundle.suite, FINISH_KIND, &plan.text, clock);
+    let consents = present.consents(before, FINISH_KIND, plan.digest, steps.now(), rng);
+    steps.transcript.agreement = Some(Agreement { operation: plan.digest, consents });
+    steps.add(format!("reshare to bundle {}, because: {}", next.fingerprint, plan.reason));
+    steps.add(format!("present: {}", present.names()));
     for one in &next.bundle.custodians {
-        transcript.record(clock(), format!("{} has acknowledged the new shares", one.name));
+        steps.add(format!("{} has acknowledged the new shares", one.name));
     }
     let secrets = Secrets {
         old_core: match needs_old {
@@ -197,7 +198,7 @@ pub fn finish(
     let tokens = Tokens { module: &module, before: &before.bundle, next: &next.bundle, secrets: &secrets };
     for step in PinStep::ALL {
         if journal.progress.standing(step) == Standing::Done {
-            transcript.record(clock(), format!("{}: changed by an earlier run", step.name()));
+            steps.add(format!("{}: changed by an earlier run", step.name()));
             continue;
         }
         crash::at(&moment("before", step));
@@ -208,10 +209,9 @@ pub fn finish(
         crash::at(&moment("changed", step));
         journal.write(step, Standing::Done)?;
         crash::at(&moment("done", step));
-        transcript.record(clock(), format!("{}: PIN changed", step.name()));
+        steps.add(format!("{}: PIN changed", step.name()));
     }
-    let signed =
-        tokens.close(&mut transcript, clock, rng).map_err(|error| FinishError::Closing(Box::new(error)))?;
+    let signed = tokens.close(&mut steps, rng).map_err(|error| FinishError::Closing(Box::new(error)))?;
     crash::at("reshare.closed");
     let output = Reserved::new(transcript_path, files::PUBLIC)?;
     crash::at("reshare.transcript-reserved");
@@ -455,32 +455,18 @@ impl Tokens<'_> {
     }
 
     /// Opens both partitions with the new PINs, tries what the next start needs, and signs the transcript.
-    fn close(
-        &self,
-        transcript: &mut Transcript,
-        clock: &dyn Fn() -> UnixMillis,
-        rng: &mut impl CryptoRng,
-    ) -> Result<SignedTranscript, StepError> {
+    fn close(&self, steps: &mut Steps<'_>, rng: &mut impl CryptoRng) -> Result<SignedTranscript, StepError> {
         let (next, suite) = (self.next, self.next.suite);
-        let operations = &next.operations;
-        let mut open = OpenPartition::open(
-            self.module,
-            suite,
-            operations,
-            PinPurpose::OperationsUser,
-            &self.secrets.start,
-        )?;
+        let (module, secrets) = (self.module, self.secrets);
+        let mut open =
+            OpenPartition::open(module, suite, &next.operations, PinPurpose::OperationsUser, &secrets.start)?;
         open.check_operations(next, rng)?;
         open.close();
-        transcript.record(clock(), "the new start secret opens the operations partition, and its keys work");
-        let mut open =
-            OpenPartition::open(self.module, suite, &next.core, PinPurpose::CoreUser, &self.secrets.core)?;
-        transcript.record(clock(), "the new core secret opens the core partition; the old shares are dead");
-        let body = codec::to_bytes(transcript);
-        let signature = open.sign(suite, &next.core_key, TRANSCRIPT_DOMAIN, &body)?;
+        steps.add("the new start secret opens the operations partition, and its keys work");
+        let mut open = OpenPartition::open(module, suite, &next.core, PinPurpose::CoreUser, &secrets.core)?;
+        steps.add("the new core secret opens the core partition; the old shares are dead");
+        let signed = steps.sign(&mut open, suite, &next.core_key)?;
         open.close();
-        let signed = SignedTranscript { version: VersionOne, body, signature };
-        signed.verify(&next.core_key.public_key)?;
         Ok(signed)
     }
 }

@@ -17,15 +17,17 @@ use crate::files::{self, FileError, Reserved};
 use crate::init::{Inventory, StepError};
 use crate::plan::PlanError;
 use crate::split::{Split, deliveries};
+use crate::steps::Steps;
 use crate::token_setup::OpenPartition;
 use kms_core::bundle::{BUNDLE_DOMAIN, Bundle, MasterKey, Partition, SignedBundle};
 use kms_core::codec::{self, VersionOne};
-use kms_core::id::UnixMillis;
+use kms_core::id::{KeyVersion, UnixMillis};
 use kms_core::quorum::SecretKind;
 use kms_core::reshare::{NextSet, next_bundle, next_share_set};
+use kms_core::secret::SecretBytes;
 use kms_core::share::ShareDelivery;
 use kms_core::suite::Digest32;
-use kms_core::transcript::{Agreement, SignedTranscript, TRANSCRIPT_DOMAIN, Transcript};
+use kms_core::transcript::{Agreement, SignedTranscript};
 use kms_hsm::{HsmModule, ModuleError, ObjectKind, PinPurpose, SoPin};
 use rand_core::CryptoRng;
 use std::path::{Path, PathBuf};
@@ -157,98 +159,101 @@ pub fn prepare(
         false => Some(next_version.ok_or(PrepareError::NoVersion)?),
     };
     let present = Present::open(&inputs.brought, &[Set { bundle, is_needed: true }])?;
-    let mut transcript = Transcript::begin(bundle.suite, PREPARE_KIND, &plan.text);
-    let consents = present.consents(before, PREPARE_KIND, plan.digest, clock(), rng);
-    transcript.agreement = Some(Agreement { operation: plan.digest, consents });
-    let record = |transcript: &mut Transcript, what: String| transcript.record(clock(), what);
-    record(&mut transcript, format!("reshare of bundle {}, because: {}", before.fingerprint, plan.reason));
-    record(&mut transcript, format!("present: {}", present.names()));
-    for name in &plan.change.leaving {
-        record(&mut transcript, format!("{name} leaves"));
-    }
-    for name in &plan.change.joining {
-        record(&mut transcript, format!("{name} joins"));
-    }
-    let (start, core) =
-        (present.secret(bundle, SecretKind::Start)?, present.secret(bundle, SecretKind::Core)?);
+    let mut steps = Steps::begin(bundle.suite, PREPARE_KIND, &plan.text, clock);
+    let consents = present.consents(before, PREPARE_KIND, plan.digest, steps.now(), rng);
+    steps.transcript.agreement = Some(Agreement { operation: plan.digest, consents });
+    steps.add(format!("reshare of bundle {}, because: {}", before.fingerprint, plan.reason));
+    steps.add(format!("present: {}", present.names()));
+    plan.change.leaving.iter().for_each(|name| steps.add(format!("{name} leaves")));
+    plan.change.joining.iter().for_each(|name| steps.add(format!("{name} joins")));
+    let old = OldSecrets {
+        start: present.secret(bundle, SecretKind::Start)?,
+        core: present.secret(bundle, SecretKind::Core)?,
+    };
     drop(present);
     let mut exists = Inventory::default();
-    let half_way =
-        |exists: Inventory| move |source| PrepareError::HalfWay { exists, source: Box::new(source) };
-    let made = (|| -> Result<_, StepError> {
-        let suite = bundle.suite;
-        let mut master_key = None;
-        if let Some(version) = master_version {
-            let algorithm = bundle.current_master_key().algorithm;
-            let mut open =
-                OpenPartition::open(&module, suite, &bundle.operations, PinPurpose::OperationsUser, &start)?;
-            let label = format!("kms master key v{version}");
-            let made = open.create(ObjectKind::SealingKey(algorithm), &label, &mut exists, rng)?;
-            open.close();
-            record(
-                &mut transcript,
-                format!("master key version {version} {} ({}) made", made.id, algorithm.name()),
-            );
-            master_key = Some(MasterKey { version, object: made.id, algorithm });
-        }
-        let set = next_share_set(bundle);
-        let new_start = Split::make(SecretKind::Start, plan.threshold, &set, rng);
-        let new_core = Split::make(SecretKind::Core, plan.threshold, &set, rng);
-        new_start.recombine(plan.threshold, &set)?;
-        new_core.recombine(plan.threshold, &set)?;
-        let next = NextSet {
-            threshold_needed: plan.threshold.needed(),
-            enrolments: &plan.custodians,
-            start: (&new_start.shares, new_start.commitment),
-            core: (&new_core.shares, new_core.commitment),
-            principals: plan.principals.clone(),
-            master_key,
-        };
-        let next = next_bundle(bundle, before.fingerprint, next);
-        let mut open = OpenPartition::open(&module, suite, &bundle.core, PinPurpose::CoreUser, &core)?;
-        let body = codec::to_bytes(&next);
-        let signature = open.sign(suite, &bundle.core_key, BUNDLE_DOMAIN, &body)?;
-        let signed = SignedBundle { version: VersionOne, body, signature };
-        if signed.verify()? != next {
-            return Err(StepError::SelfCheck { what: "the next bundle does not read back" });
-        }
-        let fingerprint = signed.fingerprint(suite);
-        record(&mut transcript, format!("next bundle signed by the core key, fingerprint {fingerprint}"));
-        let deliveries = deliveries(&next, new_start, new_core, rng)?;
-        record(
-            &mut transcript,
-            "new shares encrypted to the custodians, every secret wiped; no PIN was changed".to_owned(),
-        );
-        let body = codec::to_bytes(&transcript);
-        let signature = open.sign(suite, &bundle.core_key, TRANSCRIPT_DOMAIN, &body)?;
+    let made = make(inputs, &module, &old, master_version, &mut steps, &mut exists, rng);
+    drop(old);
+    made.and_then(|made| Ok(write(outputs, &made)?))
+        .map_err(|source| PrepareError::HalfWay { exists, source: Box::new(source) })
+}
+
+struct OldSecrets {
+    start: SecretBytes<32>,
+    core: SecretBytes<32>,
+}
+
+/// What is to be written.
+struct Made {
+    bundle: SignedBundle,
+    fingerprint: Digest32,
+    deliveries: Vec<ShareDelivery>,
+    transcript: SignedTranscript,
+}
+
+fn make(
+    inputs: &Inputs<'_>,
+    module: &HsmModule,
+    old: &OldSecrets,
+    master_version: Option<KeyVersion>,
+    steps: &mut Steps<'_>,
+    exists: &mut Inventory,
+    rng: &mut impl CryptoRng,
+) -> Result<Made, StepError> {
+    let (plan, before) = (inputs.plan, inputs.before);
+    let (bundle, suite) = (&before.bundle, before.bundle.suite);
+    // First: with a bundle that is in force no more, nothing is made.
+    let mut core_open = OpenPartition::open(module, suite, &bundle.core, PinPurpose::CoreUser, &old.core)?;
+    let mut master_key = None;
+    if let Some(version) = master_version {
+        let algorithm = bundle.current_master_key().algorithm;
+        let operations = &bundle.operations;
+        let mut open =
+            OpenPartition::open(module, suite, operations, PinPurpose::OperationsUser, &old.start)?;
+        let label = format!("kms master key v{version}");
+        let made = open.create(ObjectKind::SealingKey(algorithm), &label, exists, rng)?;
         open.close();
-        let transcript = SignedTranscript { version: VersionOne, body, signature };
-        transcript.verify(&bundle.core_key.public_key)?;
-        Ok((signed, fingerprint, deliveries, transcript))
-    })();
-    let (signed, fingerprint, deliveries, transcript) = match made {
-        Ok(made) => made,
-        Err(source) => return Err(half_way(exists)(source)),
+        steps.add(format!("master key version {version} {} ({}) made", made.id, algorithm.name()));
+        master_key = Some(MasterKey { version, object: made.id, algorithm });
+    }
+    let set = next_share_set(bundle);
+    let start = Split::make(SecretKind::Start, plan.threshold, &set, rng);
+    let core = Split::make(SecretKind::Core, plan.threshold, &set, rng);
+    start.recombine(plan.threshold, &set)?;
+    core.recombine(plan.threshold, &set)?;
+    let next = NextSet {
+        threshold_needed: plan.threshold.needed(),
+        enrolments: &plan.custodians,
+        start: (&start.shares, start.commitment),
+        core: (&core.shares, core.commitment),
+        principals: plan.principals.clone(),
+        master_key,
     };
-    let written = write(outputs, &signed, &deliveries, &transcript, fingerprint);
-    written.map_err(|source| half_way(exists)(source.into()))
+    let next = next_bundle(bundle, before.fingerprint, next);
+    let body = codec::to_bytes(&next);
+    let signature = core_open.sign(suite, &bundle.core_key, BUNDLE_DOMAIN, &body)?;
+    let signed = SignedBundle { version: VersionOne, body, signature };
+    if signed.verify()? != next {
+        return Err(StepError::SelfCheck { what: "the next bundle does not read back" });
+    }
+    let fingerprint = signed.fingerprint(suite);
+    steps.add(format!("next bundle signed by the core key, fingerprint {fingerprint}"));
+    let deliveries = deliveries(&next, start, core, rng)?;
+    steps.add("new shares encrypted to the custodians, every secret wiped; no PIN was changed");
+    let transcript = steps.sign(&mut core_open, suite, &bundle.core_key)?;
+    core_open.close();
+    Ok(Made { bundle: signed, fingerprint, deliveries, transcript })
 }
 
 /// The bundle last: where it is, everything is.
-fn write(
-    outputs: Outputs,
-    signed: &SignedBundle,
-    deliveries: &[ShareDelivery],
-    transcript: &SignedTranscript,
-    fingerprint: Digest32,
-) -> Result<Prepared, FileError> {
-    let pairs = outputs.deliveries.into_iter().zip(deliveries);
+fn write(outputs: Outputs, made: &Made) -> Result<Prepared, FileError> {
+    let pairs = outputs.deliveries.into_iter().zip(&made.deliveries);
     Ok(Prepared {
-        fingerprint,
+        fingerprint: made.fingerprint,
         deliveries: pairs
             .map(|(output, delivery)| output.write(codec::to_armour(delivery).as_bytes()))
             .collect::<Result<_, _>>()?,
-        transcript: outputs.transcript.write(codec::to_armour(transcript).as_bytes())?,
-        bundle: outputs.bundle.write(codec::to_armour(signed).as_bytes())?,
+        transcript: outputs.transcript.write(codec::to_armour(&made.transcript).as_bytes())?,
+        bundle: outputs.bundle.write(codec::to_armour(&made.bundle).as_bytes())?,
     })
 }
