@@ -1,9 +1,9 @@
 //! The `kms-ceremony` command: arguments in, sentences out.
 
-use crate::accept::{self, Delivered};
 use crate::bundle_file::{self, VerifiedBundle};
-use crate::prompt::{self, Question};
-use crate::{clock, enroll, init, plan::Plan, random::os_rng, worker};
+use crate::html::Language;
+use crate::prompt::Question;
+use crate::{clock, enroll, init, plan::Plan, plan_check, random::os_rng, worker};
 use clap::{Args, Parser, Subcommand};
 use kms_core::id::CustodianName;
 use kms_core::suite::{Digest32, Suite};
@@ -11,6 +11,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+mod share;
 
 /// Ceremonies of the key management service: key custodians, the HSM host, and their files.
 ///
@@ -29,9 +31,15 @@ enum Command {
     Enroll(EnrollArguments),
     /// Carry out an init ceremony on the HSM host
     Init(InitArguments),
+    /// A plan before its ceremony
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// A custodian's shares
     #[command(subcommand)]
-    Share(ShareCommand),
+    Share(share::ShareCommand),
+    /// A custodian's identity
+    #[command(subcommand)]
+    Identity(share::IdentityCommand),
     /// The public description of a deployment
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -91,45 +99,12 @@ pub(crate) struct ShareArguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum ShareCommand {
-    /// Open a delivery, check it, and store the shares under a passphrase
-    Accept(AcceptArguments),
-    /// Check that a share file opens and is the one that the bundle says
-    Verify(VerifyArguments),
-}
-
-#[derive(Debug, Args)]
-struct AcceptArguments {
-    /// The delivery from the init ceremony
-    #[arg(long)]
-    delivery: PathBuf,
-    /// The identity file
-    #[arg(long)]
-    identity: PathBuf,
-    /// The bundle from the init ceremony
-    #[arg(long)]
-    bundle: PathBuf,
-    /// Folder for NAME.share and NAME.acknowledgement
-    #[arg(long)]
-    out: PathBuf,
-    /// The fingerprint that was read out at the ceremony; another bundle is refused, and nothing is asked
-    #[arg(long, value_parser = fingerprint)]
-    fingerprint: Option<Digest32>,
-    /// Take the identity's passphrase from this file; the fingerprint is then shown and not asked about
-    #[arg(long)]
-    passphrase_file: Option<PathBuf>,
-    /// Take the new share file's passphrase from this file
-    #[arg(long)]
-    share_passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct VerifyArguments {
-    #[command(flatten)]
-    files: ShareArguments,
-    /// Take the share file's passphrase from this file
-    #[arg(long)]
-    share_passphrase_file: Option<PathBuf>,
+enum PlanCommand {
+    /// Check a plan completely without an HSM, say what it will do, and print its digest for comparing aloud
+    Check {
+        /// The plan
+        plan: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,6 +138,10 @@ enum TranscriptCommand {
 
 fn suite(text: &str) -> Result<Suite, String> {
     Suite::from_name(text).ok_or_else(|| "write sm or intl".to_owned())
+}
+
+fn language(text: &str) -> Result<Language, String> {
+    Language::parse(text)
 }
 
 fn fingerprint(text: &str) -> Result<Digest32, String> {
@@ -225,8 +204,12 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enroll(arguments) => enroll(&arguments),
         Command::Init(arguments) => init(&arguments),
-        Command::Share(ShareCommand::Accept(arguments)) => accept(&arguments),
-        Command::Share(ShareCommand::Verify(arguments)) => verify(&arguments),
+        Command::Plan(PlanCommand::Check { plan }) => {
+            print!("{}", plan_check::text(&Plan::read(&plan)?));
+            Ok(())
+        }
+        Command::Share(command) => share::share(&command),
+        Command::Identity(command) => share::identity(&command),
         Command::Bundle(BundleCommand::Show { file }) => {
             print!("{}", VerifiedBundle::read(&file)?.summary());
             Ok(())
@@ -279,42 +262,5 @@ fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     println!("{}: for every custodian and node", outcome.bundle.display());
     println!("bundle fingerprint: {}", outcome.fingerprint);
     println!("every custodian writes this fingerprint down and compares it when accepting the shares");
-    Ok(())
-}
-
-fn accept(arguments: &AcceptArguments) -> anyhow::Result<()> {
-    crate::process::harden()?;
-    let bundle = VerifiedBundle::read(&arguments.bundle)?;
-    println!("bundle fingerprint: {}", bundle.fingerprint);
-    let summary = bundle.summary();
-    let expected = arguments.fingerprint.map(|expected| bundle.expect(expected)).transpose()?;
-    let delivered = Delivered::read(&arguments.delivery, &arguments.identity, bundle, &arguments.out)?;
-    if expected.is_none() && arguments.passphrase_file.is_none() {
-        let statement = format!(
-            "{summary}Is this the deployment and the fingerprint that you wrote down at the ceremony?"
-        );
-        prompt::confirm(&statement, "--fingerprint")?;
-    }
-    let identity = identity_question(arguments.passphrase_file.as_ref()).enter()?;
-    let question = Question {
-        what: "a passphrase for the share",
-        option: "--share-passphrase-file",
-        file: arguments.share_passphrase_file.as_deref(),
-    };
-    let accepted = delivered.accept(&identity, || question.choose(), clock::now(), &mut os_rng())?;
-    println!("{}: keep this file and its passphrase to yourself", accepted.share.display());
-    println!("{}: hand this file back to the ceremony", accepted.acknowledgement.display());
-    println!("destroy the delivery: whoever has it and your identity has your shares");
-    Ok(())
-}
-
-fn verify(arguments: &VerifyArguments) -> anyhow::Result<()> {
-    crate::process::harden()?;
-    let bundle = VerifiedBundle::read(&arguments.files.bundle)?;
-    let question = share_question(arguments.share_passphrase_file.as_ref());
-    let name =
-        accept::verify(&arguments.files.share, &arguments.files.identity, &bundle, || question.enter())?;
-    println!("both shares of {name} are the ones that the bundle commits to");
-    println!("bundle fingerprint: {}", bundle.fingerprint);
     Ok(())
 }

@@ -10,20 +10,26 @@
 
 pub mod accept;
 pub mod bundle_file;
+pub mod change_passphrase;
 pub mod cli;
 pub mod clock;
 pub mod enroll;
 pub mod exit;
 pub mod files;
+pub mod html;
 pub mod init;
+pub mod inspect;
 #[cfg(feature = "online")]
 pub mod online;
 pub mod participant;
 pub mod pin;
 pub mod plan;
+pub mod plan_check;
+pub mod print;
 pub mod process;
 pub mod prompt;
 pub mod random;
+pub mod restore;
 pub mod worker;
 
 mod error_chain;

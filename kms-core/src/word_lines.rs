@@ -263,7 +263,7 @@ fn hint(number: usize, line: &[Word]) -> Option<Hint> {
         }
     }
     // The check is linear: from the difference of the last word follows what each word would have to differ in.
-    let Some((last, words)) = line.split_last() else { return None };
+    let (last, words) = line.split_last()?;
     let mut difference = check(number, words).number() ^ last.number();
     for (position, found) in line.iter().enumerate().rev() {
         let fits = Word::new(found.number() ^ difference).expect("a difference has 11 bits");

@@ -19,7 +19,7 @@ pub const TYPING_DISTANCE_MAX: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Word(u16);
 
-const LIST: [&str; 1 << WORD_BITS] = list(include_str!("../data/bip39-english.txt"));
+static LIST: [&str; 1 << WORD_BITS] = list(include_str!("../data/bip39-english.txt"));
 
 /// The lines of the file. It is read when the crate is built, where a wrong file stops the build.
 const fn list(file: &'static str) -> [&'static str; 1 << WORD_BITS] {

@@ -4,6 +4,8 @@ mod custodian_files;
 mod init;
 #[cfg(feature = "online")]
 mod online;
+mod papers;
+mod passphrases;
 mod plans;
 mod scene;
 mod worker;

@@ -1,7 +1,10 @@
 //! What may be done with a custodian's files as they lie: telling them apart, changing their passphrase, and
 //! checking a share where the identity is not at hand.
 
-use super::{Identity, IdentityFile, STORED_DOMAIN, ShareError, ShareLabel, SharePair, StoredShare};
+use super::{
+    ENROLMENT_DOMAIN, Enrolment, Identity, IdentityFile, STORED_DOMAIN, ShareError, ShareLabel, SharePair,
+    StoredShare,
+};
 use crate::bundle::{Bundle, Custodian};
 use crate::codec;
 use crate::passphrase::{Passphrase, PassphraseError};
@@ -9,6 +12,13 @@ use crate::suite::Digest32;
 use rand_core::CryptoRng;
 
 const FINGERPRINT_DOMAIN: &str = "kms/v1/share-file";
+
+impl Enrolment {
+    /// What a custodian compares with a plan: the plan names only the file, so its own digest does not cover this.
+    pub fn digest(&self) -> Digest32 {
+        self.suite.hash(&[ENROLMENT_DOMAIN.as_bytes(), &[0], &codec::to_bytes(self)])
+    }
+}
 
 impl ShareLabel {
     /// The custodian of the bundle whose share this is.
