@@ -123,6 +123,7 @@ impl VerifiedBundle {
             line("principal", principal);
         }
         line("fingerprint", &self.fingerprint);
+        line("in words", &kms_core::words::spoken(&self.fingerprint));
         text
     }
 

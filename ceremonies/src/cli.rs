@@ -1,12 +1,15 @@
 //! The `kms-ceremony` command: arguments in, sentences out.
 
 use crate::bundle_file::{self, VerifiedBundle};
+use crate::files::{self, Reserved};
 use crate::html::Language;
 use crate::prompt::Question;
+use crate::report::{Report, ReportFormat};
 use crate::{clock, enroll, init, plan::Plan, plan_check, random::os_rng, worker};
 use clap::{Args, Parser, Subcommand};
 use kms_core::id::CustodianName;
 use kms_core::suite::{Digest32, Suite};
+use kms_core::words;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -133,6 +136,12 @@ enum TranscriptCommand {
         /// The reviewed plan: checks that it is the one that was carried out
         #[arg(long)]
         plan: Option<PathBuf>,
+        /// Write a document to sign by hand and file: a name that ends in .md or .html
+        #[arg(long)]
+        report: Option<PathBuf>,
+        /// en or zh: the language of the report
+        #[arg(long, value_parser = language, default_value = "en")]
+        language: Language,
     },
 }
 
@@ -219,15 +228,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             print!("{}", bundle_file::to_pem(bundle.suite, &bundle.core_key.public_key));
             Ok(())
         }
-        Command::Transcript(TranscriptCommand::Verify { file, bundle, plan }) => {
-            let transcript = VerifiedBundle::read(&bundle)?.read_transcript(&file)?;
-            if let Some(plan) = plan {
-                bundle_file::check_plan(&transcript, &plan)?;
-            }
-            print!("{}", bundle_file::transcript_text(&transcript));
-            println!("the transcript is complete and signed by the core key of this bundle");
-            Ok(())
-        }
+        Command::Transcript(command) => transcript(&command),
         #[cfg(feature = "online")]
         Command::Unseal(arguments) => Ok(crate::online::unseal(&arguments)?),
         #[cfg(feature = "online")]
@@ -261,6 +262,40 @@ fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     println!("{}: keep with the plan", outcome.transcript.display());
     println!("{}: for every custodian and node", outcome.bundle.display());
     println!("bundle fingerprint: {}", outcome.fingerprint);
+    println!("in words: {}", words::spoken(&outcome.fingerprint));
     println!("every custodian writes this fingerprint down and compares it when accepting the shares");
+    Ok(())
+}
+
+fn transcript(command: &TranscriptCommand) -> anyhow::Result<()> {
+    let TranscriptCommand::Verify { file, bundle, plan, report, language } = command;
+    let output = report
+        .as_ref()
+        .map(|path| {
+            ReportFormat::of(path).map(|format| (path, format)).ok_or_else(|| {
+                anyhow::anyhow!("--report {}: write a name that ends in .md or .html", path.display())
+            })
+        })
+        .transpose()?;
+    let bundle = VerifiedBundle::read(bundle)?;
+    let transcript = bundle.read_transcript(file)?;
+    if let Some(plan) = plan {
+        bundle_file::check_plan(&transcript, plan)?;
+    }
+    if let Some((path, format)) = output {
+        let report = Report {
+            bundle: &bundle,
+            transcript: &transcript,
+            is_plan_checked: plan.is_some(),
+            verified: clock::now(),
+            language: *language,
+        };
+        Reserved::new(path.clone(), files::PUBLIC)?.write(report.to_text(format).as_bytes())?;
+    }
+    print!("{}", bundle_file::transcript_text(&transcript));
+    println!("the transcript is complete and signed by the core key of this bundle");
+    if let Some((path, _)) = output {
+        println!("{}: print it, sign it and file it with the plan", path.display());
+    }
     Ok(())
 }

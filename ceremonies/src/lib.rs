@@ -1,7 +1,9 @@
 //! Ceremonies: what people do with the HSM and with their shares, offline and online.
 //!
 //! - [`init`]: the init ceremony on the HSM host, from a reviewed [`plan`].
-//! - [`enroll`] and [`accept`]: the custodian's own files.
+//! - [`enroll`] and [`accept`]: the custodian's own files; [`inspect`], [`change_passphrase`], [`print`] and [`restore`]
+//!   for the years after.
+//! - [`plan_check`] and [`report`]: what people review before a ceremony and file after it.
 //! - [`participant`]: a custodian's part in a ceremony of a running node; `online` carries it over gRPC.
 //! - [`worker`]: the short-lived process that combines shares, so that the server never holds one.
 //! - [`cli`]: the `kms-ceremony` command. Every question to a person is in [`prompt`].
@@ -29,7 +31,9 @@ pub mod print;
 pub mod process;
 pub mod prompt;
 pub mod random;
+pub mod report;
 pub mod restore;
+pub mod step_text;
 pub mod worker;
 
 mod error_chain;

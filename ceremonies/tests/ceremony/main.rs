@@ -7,5 +7,6 @@ mod online;
 mod papers;
 mod passphrases;
 mod plans;
+mod reports;
 mod scene;
 mod worker;
