@@ -64,7 +64,7 @@ pub fn time(at: UnixMillis) -> String {
 }
 
 const STYLE: &str = "\
-@page { size: A4; margin: 12mm 14mm; }
+@page { size: A4; margin: 9mm 14mm; }
 * { box-sizing: border-box; }
 body { font: 10pt/1.35 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', 'PingFang SC', Arial, sans-serif; \
 color: #000; background: #fff; max-width: 182mm; margin: 0 auto; }

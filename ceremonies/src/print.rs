@@ -68,9 +68,11 @@ impl Print<'_> {
 const STYLE: &str = "\
 .top { display: flex; gap: 5mm; }
 .top > :first-child { flex: 1; }
-.qr svg { width: 62mm; height: 62mm; display: block; }
+.top td { overflow-wrap: anywhere; }
+.qr svg { width: 60mm; height: 60mm; display: block; }
 ol.words { margin: 1mm 0 0; padding: 0; list-style: none; counter-reset: line; \
-font-family: 'DejaVu Sans Mono', Consolas, Menlo, monospace; font-size: 10.5pt; line-height: 1.5; }
+font-family: 'DejaVu Sans Mono', Consolas, Menlo, monospace; font-size: 10.5pt; line-height: 1.4; }
+ol.dense { line-height: 1.15; }
 ol.words li { counter-increment: line; display: grid; grid-template-columns: 8mm repeat(8, 1fr); \
 break-inside: avoid; border-bottom: 0.1mm solid #888; }
 ol.words li::before { content: counter(line); font-weight: bold; }
@@ -120,22 +122,23 @@ fn page(
     row(language.of("Printed", "打印时间"), &html::time(now));
     row(language.of("Fingerprint", "指纹"), &words::spoken(&fingerprint));
     row("", &words::grouped(&fingerprint)[..19]);
-    body.push_str("</table>\n");
-    body.push_str(&explanation(language, name));
-    writeln!(body, "</div>\n<div class=\"qr\">{}</div>\n</div>", qr_code(share)?)
+    writeln!(body, "</table>\n</div>\n<div class=\"qr\">{}</div>\n</div>", qr_code(share)?)
         .expect("writing to a String cannot fail");
+    body.push_str(&explanation(language, name));
     let heading = match language {
         Language::English => format!("The share in words: {} lines", lines.len()),
         Language::Chinese => format!("密钥分量单词：共 {} 行", lines.len()),
     };
-    writeln!(body, "<h2>{}</h2>\n<ol class=\"words\">", escape(&heading))
+    // With the longest names there are 22 lines, and it stays one page.
+    let list = if lines.len() > 18 { "words dense" } else { "words" };
+    writeln!(body, "<h2>{}</h2>\n<ol class=\"{list}\">", escape(&heading))
         .expect("writing to a String cannot fail");
     for line in &lines {
         let words: Vec<String> = line.iter().map(|word| format!("<span>{}</span>", word.text())).collect();
         writeln!(body, "<li>{}</li>", words.join(" ")).expect("writing to a String cannot fail");
     }
     body.push_str("</ol>\n");
-    body.push_str(restoring(language));
+    body.push_str(&restoring(language, name));
     Ok(html::page(language, &title, STYLE, &body))
 }
 
@@ -161,8 +164,8 @@ fn explanation(language: Language, name: &str) -> String {
     }
 }
 
-fn restoring(language: Language) -> &'static str {
-    language.of(
+fn restoring(language: Language, name: &str) -> String {
+    let text = language.of(
         "<h2>To restore the share file</h2>\n\
          <p>On a computer without a network: <code>kms-ceremony share restore --out NAME.share --bundle bundle.kms</code>, and type the \
          lines. Each line is checked when it is typed: its last word (in italics) is a check over its number and its words. The \
@@ -173,7 +176,8 @@ fn restoring(language: Language) -> &'static str {
          然后逐行输入单词。每输入一行即检查一行：每行最后一个单词（斜体）是对行号和该行单词的校验。\
          每个单词输入前四个字母即可，大小写和标点不影响。也可以把二维码扫描到文件中，用 <code>--qr-text FILE</code> 给出。\
          最后请核对指纹的八个单词。单词一律为英文，请按原样输入。</p>\n",
-    )
+    );
+    text.replace("NAME.share", &format!("{}.share", escape(name)))
 }
 
 #[cfg(test)]

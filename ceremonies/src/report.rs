@@ -274,6 +274,7 @@ const STYLE: &str = "\
 td { overflow-wrap: anywhere; }
 table.list th, table.list td { border: 0.1mm solid #000; padding: 1mm 2mm; }
 table.list th { font-weight: bold; }
+table.list td:nth-child(2):not(:last-child) { white-space: nowrap; }
 table.sign td { height: 11mm; width: 34%; }
 ";
 

@@ -101,7 +101,13 @@ fn a_share_goes_to_paper_and_comes_back_byte_for_byte() {
     }
     let (english, chinese) = (scene.read("en.html"), scene.read("zh.html"));
     assert_eq!(words_of(&english), words_of(&chinese), "one list of words");
-    for word in ["This page alone opens nothing", "<td>test</td>", "alice", &fingerprint, "share restore"] {
+    for word in [
+        "This page alone opens nothing",
+        "<td>test</td>",
+        "alice",
+        &fingerprint,
+        "share restore --out alice.share",
+    ] {
         assert!(english.contains(word), "{word} is not on the page");
     }
     assert!(chinese.contains("仅凭本页无法打开任何东西") && chinese.contains(&fingerprint));
