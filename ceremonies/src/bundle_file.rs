@@ -123,6 +123,7 @@ impl VerifiedBundle {
             line("principal", principal);
         }
         line("fingerprint", &self.fingerprint);
+        line("in words", &kms_core::words::spoken(&self.fingerprint));
         text
     }
 
@@ -160,21 +161,15 @@ pub fn transcript_text(transcript: &Transcript) -> String {
     text
 }
 
-/// Who agreed, one line each, checked with the custodians' keys of a bundle.
-///
-/// # Errors
-/// [`TranscriptError::Consent`] names the first that does not fit.
-pub fn consents_text(transcript: &Transcript, bundle: &Bundle) -> Result<Vec<String>, TranscriptError> {
-    let line = |one: CheckedConsent| {
-        let Consent { custodian, operation, share_epoch, time, .. } = &one.consent;
-        let standing = match one.is_checked {
-            true => "signed by the custodian's key",
-            false => "signature not checked: give --bundle of that share epoch",
-        };
-        let time = clock::to_text(*time);
-        format!("{time}  {custodian} agreed to operation {operation} (share epoch {share_epoch}; {standing})")
+/// A consent for people.
+pub fn consent_text(one: &CheckedConsent) -> String {
+    let Consent { custodian, operation, share_epoch, time, .. } = &one.consent;
+    let standing = match one.is_checked {
+        true => "signed by the custodian's key",
+        false => "signature not checked: give --bundle of that share epoch",
     };
-    Ok(transcript.check_consents(bundle)?.into_iter().map(line).collect())
+    let time = clock::to_text(*time);
+    format!("{time}  {custodian} agreed to operation {operation} (share epoch {share_epoch}; {standing})")
 }
 
 /// A public key as PEM (SubjectPublicKeyInfo, RFC 5280), as OpenSSL reads it.

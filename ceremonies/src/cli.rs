@@ -1,17 +1,22 @@
 //! The `kms-ceremony` command: arguments in, sentences out.
 
-use crate::accept::{self, Delivered};
 use crate::bundle_file::{self, VerifiedBundle};
-use crate::prompt::{self, Question};
-use crate::reshare::{self, Brought, ResharePlan};
-use crate::{clock, enroll, init, plan::Plan, random::os_rng, worker};
+use crate::files::{self, Reserved};
+use crate::html::Language;
+use crate::prompt::Question;
+use crate::report::{Report, ReportFormat};
+use crate::{clock, enroll, init, plan::Plan, plan_check, random::os_rng, worker};
 use clap::{Args, Parser, Subcommand};
 use kms_core::id::CustodianName;
 use kms_core::suite::{Digest32, Suite};
+use kms_core::words;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+mod reshare;
+mod share;
 
 /// Ceremonies of the key management service: key custodians, the HSM host, and their files.
 ///
@@ -32,10 +37,16 @@ enum Command {
     Init(InitArguments),
     /// New shares for new or the same custodians, on the HSM host; the old ones are dead afterwards
     #[command(subcommand)]
-    Reshare(ReshareCommand),
+    Reshare(reshare::ReshareCommand),
+    /// A plan before its ceremony
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// A custodian's shares
     #[command(subcommand)]
-    Share(ShareCommand),
+    Share(share::ShareCommand),
+    /// A custodian's identity
+    #[command(subcommand)]
+    Identity(share::IdentityCommand),
     /// The public description of a deployment
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -80,71 +91,6 @@ struct InitArguments {
     out: PathBuf,
 }
 
-#[derive(Debug, Subcommand)]
-enum ReshareCommand {
-    /// Check a plan and show what it does, with the digest to compare; asks no HSM
-    Check {
-        #[command(flatten)]
-        plan: ResharePlanArguments,
-    },
-    /// Make the next bundle and its shares; changes no PIN
-    Prepare {
-        #[command(flatten)]
-        plan: ResharePlanArguments,
-        #[command(flatten)]
-        present: PresentArguments,
-        /// Folder for the next bundle, the deliveries and the transcript
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Change the PINs, or go on where an earlier run was stopped
-    Finish {
-        #[command(flatten)]
-        plan: ResharePlanArguments,
-        #[command(flatten)]
-        present: PresentArguments,
-        /// The folder that prepare made
-        #[arg(long)]
-        folder: PathBuf,
-        /// A new custodian's acknowledgement; once for everybody
-        #[arg(long = "acknowledgement", value_name = "FILE")]
-        acknowledgements: Vec<PathBuf>,
-        /// The folder's reshare.progress was lost: try the new SO PINs first, at the cost of an attempt each
-        #[arg(long)]
-        in_doubt: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-struct ResharePlanArguments {
-    /// The reviewed plan
-    #[arg(long)]
-    plan: PathBuf,
-    /// The bundle that is in force
-    #[arg(long)]
-    bundle: PathBuf,
-    /// The operation digest that was read out; another plan is refused, and nothing is asked
-    #[arg(long, value_parser = fingerprint)]
-    operation: Option<Digest32>,
-}
-
-/// Everybody who is present.
-#[derive(Debug, Args)]
-struct PresentArguments {
-    /// The identity of somebody who is present; once for each person
-    #[arg(long = "identity", value_name = "FILE", required = true)]
-    identities: Vec<PathBuf>,
-    /// A share of somebody who is present, of the old or the new set; once for each share
-    #[arg(long = "share", value_name = "FILE", required = true)]
-    shares: Vec<PathBuf>,
-    /// Take the identities' passphrases from these files, in the order of --identity
-    #[arg(long = "passphrase-file", value_name = "FILE")]
-    passphrase_files: Vec<PathBuf>,
-    /// Take the shares' passphrases from these files, in the order of --share
-    #[arg(long = "share-passphrase-file", value_name = "FILE")]
-    share_passphrase_files: Vec<PathBuf>,
-}
-
 /// The files and passphrases of a custodian who has a share.
 #[derive(Debug, Args)]
 pub(crate) struct ShareArguments {
@@ -160,45 +106,12 @@ pub(crate) struct ShareArguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum ShareCommand {
-    /// Open a delivery, check it, and store the shares under a passphrase
-    Accept(AcceptArguments),
-    /// Check that a share file opens and is the one that the bundle says
-    Verify(VerifyArguments),
-}
-
-#[derive(Debug, Args)]
-struct AcceptArguments {
-    /// The delivery from the init ceremony
-    #[arg(long)]
-    delivery: PathBuf,
-    /// The identity file
-    #[arg(long)]
-    identity: PathBuf,
-    /// The bundle from the init ceremony
-    #[arg(long)]
-    bundle: PathBuf,
-    /// Folder for NAME.share and NAME.acknowledgement
-    #[arg(long)]
-    out: PathBuf,
-    /// The fingerprint that was read out at the ceremony; another bundle is refused, and nothing is asked
-    #[arg(long, value_parser = fingerprint)]
-    fingerprint: Option<Digest32>,
-    /// Take the identity's passphrase from this file; the fingerprint is then shown and not asked about
-    #[arg(long)]
-    passphrase_file: Option<PathBuf>,
-    /// Take the new share file's passphrase from this file
-    #[arg(long)]
-    share_passphrase_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct VerifyArguments {
-    #[command(flatten)]
-    files: ShareArguments,
-    /// Take the share file's passphrase from this file
-    #[arg(long)]
-    share_passphrase_file: Option<PathBuf>,
+enum PlanCommand {
+    /// Check a plan completely without an HSM, say what it will do, and print its digest for comparing aloud
+    Check {
+        /// The plan
+        plan: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -227,11 +140,21 @@ enum TranscriptCommand {
         /// The reviewed plan: checks that it is the one that was carried out
         #[arg(long)]
         plan: Option<PathBuf>,
+        /// Write a document to sign by hand and file: a name that ends in .md or .html
+        #[arg(long)]
+        report: Option<PathBuf>,
+        /// en or zh: the language of the report
+        #[arg(long, value_parser = language, default_value = "en")]
+        language: Language,
     },
 }
 
 fn suite(text: &str) -> Result<Suite, String> {
     Suite::from_name(text).ok_or_else(|| "write sm or intl".to_owned())
+}
+
+fn language(text: &str) -> Result<Language, String> {
+    Language::parse(text)
 }
 
 fn fingerprint(text: &str) -> Result<Digest32, String> {
@@ -294,9 +217,13 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Enroll(arguments) => enroll(&arguments),
         Command::Init(arguments) => init(&arguments),
-        Command::Reshare(command) => reshare(&command),
-        Command::Share(ShareCommand::Accept(arguments)) => accept(&arguments),
-        Command::Share(ShareCommand::Verify(arguments)) => verify(&arguments),
+        Command::Reshare(command) => reshare::reshare(&command),
+        Command::Plan(PlanCommand::Check { plan }) => {
+            print!("{}", plan_check::text(&Plan::read(&plan)?));
+            Ok(())
+        }
+        Command::Share(command) => share::share(&command),
+        Command::Identity(command) => share::identity(&command),
         Command::Bundle(BundleCommand::Show { file }) => {
             print!("{}", VerifiedBundle::read(&file)?.summary());
             Ok(())
@@ -306,19 +233,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             print!("{}", bundle_file::to_pem(bundle.suite, &bundle.core_key.public_key));
             Ok(())
         }
-        Command::Transcript(TranscriptCommand::Verify { file, bundle, plan }) => {
-            let verified = VerifiedBundle::read(&bundle)?;
-            let transcript = verified.read_transcript(&file)?;
-            if let Some(plan) = plan {
-                bundle_file::check_plan(&transcript, &plan)?;
-            }
-            print!("{}", bundle_file::transcript_text(&transcript));
-            for line in bundle_file::consents_text(&transcript, &verified.bundle)? {
-                println!("{line}");
-            }
-            println!("the transcript is complete and signed by the core key of this bundle");
-            Ok(())
-        }
+        Command::Transcript(command) => transcript(&command),
         #[cfg(feature = "online")]
         Command::Unseal(arguments) => Ok(crate::online::unseal(&arguments)?),
         #[cfg(feature = "online")]
@@ -352,98 +267,43 @@ fn init(arguments: &InitArguments) -> anyhow::Result<()> {
     println!("{}: keep with the plan", outcome.transcript.display());
     println!("{}: for every custodian and node", outcome.bundle.display());
     println!("bundle fingerprint: {}", outcome.fingerprint);
+    println!("in words: {}", words::spoken(&outcome.fingerprint));
     println!("every custodian writes this fingerprint down and compares it when accepting the shares");
     Ok(())
 }
 
-fn reshare(command: &ReshareCommand) -> anyhow::Result<()> {
-    crate::process::harden()?;
-    let (ReshareCommand::Check { plan: arguments }
-    | ReshareCommand::Prepare { plan: arguments, .. }
-    | ReshareCommand::Finish { plan: arguments, .. }) = command;
-    let before = VerifiedBundle::read(&arguments.bundle)?;
-    let plan = ResharePlan::read(&arguments.plan, &before)?;
-    let summary = plan.summary(&before);
-    print!("{summary}");
-    let present = match command {
-        ReshareCommand::Check { .. } => return Ok(()),
-        ReshareCommand::Prepare { present, .. } | ReshareCommand::Finish { present, .. } => present,
-    };
-    if let Some(expected) = arguments.operation
-        && expected != plan.digest
-    {
-        anyhow::bail!(
-            "the plan's operation digest is {}, but {expected} was expected; nothing was done",
-            plan.digest
-        );
+fn transcript(command: &TranscriptCommand) -> anyhow::Result<()> {
+    let TranscriptCommand::Verify { file, bundle, plan, report, language } = command;
+    let output = report
+        .as_ref()
+        .map(|path| {
+            ReportFormat::of(path).map(|format| (path, format)).ok_or_else(|| {
+                anyhow::anyhow!("--report {}: write a name that ends in .md or .html", path.display())
+            })
+        })
+        .transpose()?;
+    let bundle = VerifiedBundle::read(bundle)?;
+    let transcript = bundle.read_transcript(file)?;
+    if let Some(plan) = plan {
+        bundle_file::check_plan(&transcript, plan)?;
     }
-    if arguments.operation.is_none() && present.passphrase_files.is_empty() {
-        prompt::confirm("Is this the operation that everybody present agreed to?", "--operation")?;
+    let consents = transcript.check_consents(&bundle.bundle)?;
+    if let Some((path, format)) = output {
+        let report = Report {
+            bundle: &bundle,
+            transcript: &transcript,
+            consents: &consents,
+            is_plan_checked: plan.is_some(),
+            verified: clock::now(),
+            language: *language,
+        };
+        Reserved::new(path.clone(), files::PUBLIC)?.write(report.to_text(format).as_bytes())?;
     }
-    let brought = Brought {
-        identities: &present.identities,
-        shares: &present.shares,
-        passphrase_files: &present.passphrase_files,
-        share_passphrase_files: &present.share_passphrase_files,
-    };
-    let inputs = reshare::Inputs { plan: &plan, before: &before, brought };
-    match command {
-        ReshareCommand::Check { .. } => Ok(()),
-        ReshareCommand::Prepare { out, .. } => {
-            let made = reshare::prepare(&inputs, out, &clock::now, &mut os_rng())?;
-            for delivery in &made.deliveries {
-                println!("{}: for this custodian only", delivery.display());
-            }
-            println!("{}: keep with the plan", made.transcript.display());
-            println!("{}: the next bundle, not in force yet", made.bundle.display());
-            println!("bundle fingerprint: {}", made.fingerprint);
-            println!("no PIN was changed; when everybody has accepted: kms-ceremony reshare finish");
-            Ok(())
-        }
-        ReshareCommand::Finish { folder, acknowledgements, in_doubt, .. } => {
-            let finish = reshare::Finish { folder, acknowledgements, is_in_doubt: *in_doubt };
-            let done = reshare::finish(&inputs, &finish, &clock::now, &mut os_rng())?;
-            println!("{}: keep with the plan", done.transcript.display());
-            println!("{}: in force now; for every custodian and node", done.bundle.display());
-            println!("the old shares open nothing any more; destroy them");
-            Ok(())
-        }
+    print!("{}", bundle_file::transcript_text(&transcript));
+    consents.iter().for_each(|one| println!("{}", bundle_file::consent_text(one)));
+    println!("the transcript is complete and signed by the core key of this bundle");
+    if let Some((path, _)) = output {
+        println!("{}: print it, sign it and file it with the plan", path.display());
     }
-}
-
-fn accept(arguments: &AcceptArguments) -> anyhow::Result<()> {
-    crate::process::harden()?;
-    let bundle = VerifiedBundle::read(&arguments.bundle)?;
-    println!("bundle fingerprint: {}", bundle.fingerprint);
-    let summary = bundle.summary();
-    let expected = arguments.fingerprint.map(|expected| bundle.expect(expected)).transpose()?;
-    let delivered = Delivered::read(&arguments.delivery, &arguments.identity, bundle, &arguments.out)?;
-    if expected.is_none() && arguments.passphrase_file.is_none() {
-        let statement = format!(
-            "{summary}Is this the deployment and the fingerprint that you wrote down at the ceremony?"
-        );
-        prompt::confirm(&statement, "--fingerprint")?;
-    }
-    let identity = identity_question(arguments.passphrase_file.as_ref()).enter()?;
-    let question = Question {
-        what: "a passphrase for the share",
-        option: "--share-passphrase-file",
-        file: arguments.share_passphrase_file.as_deref(),
-    };
-    let accepted = delivered.accept(&identity, || question.choose(), clock::now(), &mut os_rng())?;
-    println!("{}: keep this file and its passphrase to yourself", accepted.share.display());
-    println!("{}: hand this file back to the ceremony", accepted.acknowledgement.display());
-    println!("destroy the delivery: whoever has it and your identity has your shares");
-    Ok(())
-}
-
-fn verify(arguments: &VerifyArguments) -> anyhow::Result<()> {
-    crate::process::harden()?;
-    let bundle = VerifiedBundle::read(&arguments.files.bundle)?;
-    let question = share_question(arguments.share_passphrase_file.as_ref());
-    let name =
-        accept::verify(&arguments.files.share, &arguments.files.identity, &bundle, || question.enter())?;
-    println!("both shares of {name} are the ones that the bundle commits to");
-    println!("bundle fingerprint: {}", bundle.fingerprint);
     Ok(())
 }

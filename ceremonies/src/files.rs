@@ -1,4 +1,5 @@
-//! Reading and writing the files of a ceremony. Nothing here ever replaces a file.
+//! Reading and writing the files of a ceremony. No output ever replaces a file; only a [`Draft`] takes the place of
+//! the very file that it was made from.
 
 use kms_core::codec::{self, ArmouredFormat, CodecError};
 use kms_core::secret::Secret;
@@ -133,34 +134,19 @@ impl Reserved {
     ///
     /// # Errors
     /// [`FileError::Write`]; then the name is free again.
-    pub fn write(mut self, content: &[u8]) -> Result<PathBuf, FileError> {
-        self.replace_placeholder(content)
-            .map_err(|source| FileError::Write { path: self.path.clone(), source })?;
-        self.is_written = true;
-        Ok(self.path.clone())
+    pub fn write(self, content: &[u8]) -> Result<PathBuf, FileError> {
+        let draft = Draft::write(&self.path, self.mode, content)?;
+        self.put(draft)
     }
 
-    fn replace_placeholder(&self, content: &[u8]) -> io::Result<()> {
-        let folder = match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut name = OsString::from(".");
-        name.push(self.path.file_name().unwrap_or_default());
-        name.push(format!(".{}.new", std::process::id()));
-        let draft = folder.join(name);
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(self.mode).open(&draft)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&draft, &self.path)?;
-            File::open(folder)?.sync_all()
-        })();
-        if written.is_err() {
-            // Ours, and incomplete. Where it cannot be removed either, the first error says more.
-            let _ = fs::remove_file(&draft);
-        }
-        written
+    /// The same with a draft that was looked at before.
+    ///
+    /// # Errors
+    /// As [`Reserved::write`].
+    pub fn put(mut self, draft: Draft) -> Result<PathBuf, FileError> {
+        draft.put(&self.path)?;
+        self.is_written = true;
+        Ok(self.path.clone())
     }
 }
 
@@ -170,6 +156,67 @@ impl Drop for Reserved {
             // Ours and empty; a failure leaves what a crash would leave.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// New content beside the file that it is for: durable, and not yet in its place. It goes away when it is dropped.
+///
+/// A crash leaves it under its own name (a dot, the file's name, a number, `.new`) and the file as it was.
+#[derive(Debug)]
+pub struct Draft {
+    path: PathBuf,
+    is_put: bool,
+}
+
+impl Draft {
+    /// Writes the content into the folder of `target`.
+    ///
+    /// # Errors
+    /// [`FileError::Write`].
+    pub fn write(target: &Path, mode: u32, content: &[u8]) -> Result<Self, FileError> {
+        let mut name = OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        name.push(format!(".{}.new", std::process::id()));
+        let path = folder_of(target).join(name);
+        let unwritable = |source| FileError::Write { path: target.to_owned(), source };
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(unwritable)?;
+        // From here on it is ours, and goes away when writing fails.
+        let draft = Self { path, is_put: false };
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(unwritable)?;
+        Ok(draft)
+    }
+
+    /// Where the content is now.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts it in the place of `target`, in one step: whoever looks sees the old content or the new.
+    ///
+    /// # Errors
+    /// [`FileError::Write`].
+    pub fn put(mut self, target: &Path) -> Result<(), FileError> {
+        let unwritable = |source| FileError::Write { path: target.to_owned(), source };
+        fs::rename(&self.path, target).map_err(unwritable)?;
+        self.is_put = true;
+        File::open(folder_of(target)).and_then(|folder| folder.sync_all()).map_err(unwritable)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_put {
+            // Where it cannot be removed, what was refused before says more.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -197,6 +244,21 @@ mod tests {
         assert_eq!(fs::read(&path).expect("reads"), b"new");
         let mode = fs::metadata(&path).expect("is there").permissions().mode();
         assert_eq!(mode & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_draft_that_is_not_put_leaves_the_file_as_it_was() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("x");
+        fs::write(&path, "old").expect("writes");
+        let draft = Draft::write(&path, PRIVATE, b"new").expect("writes");
+        assert_eq!(fs::read(draft.path()).expect("reads"), b"new");
+        assert_eq!(fs::read(&path).expect("reads"), b"old");
+        drop(draft);
+        assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1);
+        Draft::write(&path, PRIVATE, b"new").expect("writes").put(&path).expect("is put");
+        assert_eq!(fs::read(&path).expect("reads"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no draft is left");
     }
 

@@ -126,6 +126,22 @@ pub fn confirm(statement: &str, option: &'static str) -> Result<(), PromptError>
     if answer.trim() == "yes" { Ok(()) } else { Err(PromptError::NotConfirmed) }
 }
 
+/// Shows `prompt` and reads a line that is no secret; `None` when the input ends.
+///
+/// # Errors
+/// [`PromptError::NoTerminal`], [`PromptError::Terminal`].
+pub fn line(prompt: &str, what: &str, option: &'static str) -> Result<Option<String>, PromptError> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(PromptError::NoTerminal { what: what.to_owned(), option });
+    }
+    eprint!("{prompt}");
+    io::stderr().flush().map_err(PromptError::Terminal)?;
+    let mut answer = String::new();
+    let len = stdin.lock().read_line(&mut answer).map_err(PromptError::Terminal)?;
+    Ok((len > 0).then_some(answer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

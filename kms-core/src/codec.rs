@@ -91,6 +91,11 @@ pub fn open_armour<T: ArmouredFormat>(text: &[u8]) -> Result<T, CodecError> {
     open(&bytes)
 }
 
+/// The label of a PEM text, to tell what kind of file it is.
+pub fn armour_label(text: &[u8]) -> Option<&str> {
+    pem_rfc7468::decode_label(text).ok()
+}
+
 macro_rules! as_bytes {
     ($type:ty, $len:expr, $make:expr, $bytes:expr) => {
         impl<C> Encode<C> for $type {

@@ -44,6 +44,11 @@ impl Passphrase {
     pub fn enter(text: Secret) -> Self {
         Self(text)
     }
+
+    /// Whether both are the same words.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.is_equal(other.0.expose())
+    }
 }
 
 /// The passphrase is wrong, or the file was changed: the two cannot be told apart.

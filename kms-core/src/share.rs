@@ -13,6 +13,10 @@ use alloc::vec::Vec;
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
 
+mod resting;
+
+pub use resting::UnderPassphrase;
+
 /// Signature domain of enrolments.
 pub const ENROLMENT_DOMAIN: &str = "kms/v1/enrolment";
 /// Signature domain of acknowledgements.
@@ -304,17 +308,11 @@ fn custodian_of<'a>(
     bundle: &'a Bundle,
     identity: &Enrolment,
 ) -> Result<&'a Custodian, ShareError> {
-    if label.cluster_id != bundle.cluster_id || label.share_epoch != bundle.share_epoch {
-        return Err(ShareError::ForeignSet);
+    let custodian = label.find_in(bundle)?;
+    if custodian.sign_key != identity.sign_key || identity.name != label.custodian {
+        return Err(ShareError::NotInBundle { name: label.custodian.clone() });
     }
-    bundle
-        .custodian(&label.custodian)
-        .filter(|custodian| {
-            custodian.sign_key == identity.sign_key
-                && custodian.share_index == label.share_index
-                && identity.name == label.custodian
-        })
-        .ok_or_else(|| ShareError::NotInBundle { name: label.custodian.clone() })
+    Ok(custodian)
 }
 
 impl ShareDelivery {

@@ -162,8 +162,21 @@ pub enum TranscriptError {
     #[error("the transcript {0}")]
     Codec(#[from] CodecError),
     /// Not signed by the core key.
-    #[error("the transcript is not signed by the core key")]
-    Signature(#[from] SignatureError),
+    #[error(
+        "the transcript is not signed by the core key; its steps follow from each other, so its heading, its last step or its signature was changed, or another deployment's core key signed it"
+    )]
+    Signature(#[source] SignatureError),
+    /// Not signed by the core key, and what was changed shows.
+    #[error(
+        "the transcript is not signed by the core key; step {number} does not follow from {before}: one of the two was changed", before = before(*.number)
+    )]
+    Changed {
+        /// Number of the step, from 1.
+        number: usize,
+        /// What the check of the signature said.
+        #[source]
+        source: SignatureError,
+    },
     /// A step does not follow from the one before.
     #[error("step {number} of the transcript does not follow from the one before")]
     Chain {
@@ -185,6 +198,13 @@ pub struct CheckedConsent {
     pub consent: Consent,
     /// Whether its signature was checked: only a bundle of its share epoch has the key.
     pub is_checked: bool,
+}
+
+fn before(number: usize) -> String {
+    match number {
+        1 => "the plan's digest".into(),
+        number => alloc::format!("step {}", number - 1),
+    }
 }
 
 impl Transcript {
@@ -228,6 +248,18 @@ impl Transcript {
         self.steps.push(Step { previous, time, what: what.into() });
     }
 
+    /// The first step that does not follow from the one before, or from the plan. Counts from 1.
+    fn first_break(&self) -> Option<usize> {
+        let mut previous = self.plan;
+        for (position, step) in self.steps.iter().enumerate() {
+            if step.previous != previous {
+                return Some(position + 1);
+            }
+            previous = self.suite.hash(&[&codec::to_bytes(step)]);
+        }
+        None
+    }
+
     fn last_hash(&self) -> Digest32 {
         self.steps.last().map_or(self.plan, |step| self.suite.hash(&[&codec::to_bytes(step)]))
     }
@@ -240,15 +272,13 @@ impl SignedTranscript {
     /// [`TranscriptError`] names what is wrong.
     pub fn verify(&self, core_key: &PublicKey) -> Result<Transcript, TranscriptError> {
         let transcript: Transcript = codec::open(&self.body)?;
-        core_key.verify(transcript.suite, TRANSCRIPT_DOMAIN, &self.body, &self.signature)?;
-        let mut previous = transcript.plan;
-        for (position, step) in transcript.steps.iter().enumerate() {
-            if step.previous != previous {
-                return Err(TranscriptError::Chain { number: position + 1 });
-            }
-            previous = transcript.suite.hash(&[&codec::to_bytes(step)]);
+        let signed = core_key.verify(transcript.suite, TRANSCRIPT_DOMAIN, &self.body, &self.signature);
+        match (signed, transcript.first_break()) {
+            (Ok(()), None) => Ok(transcript),
+            (Ok(()), Some(number)) => Err(TranscriptError::Chain { number }),
+            (Err(source), None) => Err(TranscriptError::Signature(source)),
+            (Err(source), Some(number)) => Err(TranscriptError::Changed { number, source }),
         }
-        Ok(transcript)
     }
 }
 
@@ -279,6 +309,31 @@ mod tests {
         let mut changed = sign(&transcript);
         changed.body[10] ^= 1;
         assert!(changed.verify(&public).is_err());
+
+        // Changed without the key: what can be seen of it is named.
+        let signature = sign(&transcript).signature;
+        let verify = |change: fn(&mut Transcript)| {
+            let mut changed = transcript.clone();
+            change(&mut changed);
+            SignedTranscript { version: VersionOne, body: codec::to_bytes(&changed), signature }
+                .verify(&public)
+        };
+        assert!(verify(|_| {}).is_ok());
+        let number = |result| match result {
+            Err(TranscriptError::Changed { number, .. }) => number,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(number(verify(|changed| changed.steps[0].what.push('!'))), 2);
+        assert_eq!(number(verify(|changed| changed.steps[0].time = UnixMillis(5))), 2);
+        assert_eq!(number(verify(|changed| changed.plan.0[0] ^= 1)), 1);
+        assert_eq!(number(verify(|changed| drop(changed.steps.remove(0)))), 1);
+        for change in [
+            (|changed| changed.steps[1].what.push('!')) as fn(&mut Transcript),
+            |changed| changed.kind.push('!'),
+            |changed| drop(changed.steps.pop()),
+        ] {
+            assert!(matches!(verify(change), Err(TranscriptError::Signature(_))));
+        }
     }
 
     #[test]

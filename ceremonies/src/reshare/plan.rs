@@ -7,6 +7,7 @@ use kms_core::quorum::Threshold;
 use kms_core::reshare::{Change, remaining_principals, reshare_digest};
 use kms_core::share::Enrolment;
 use kms_core::suite::Digest32;
+use kms_core::words;
 use serde::Deserialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -118,8 +119,7 @@ impl ResharePlan {
             &format_args!("{} of {} becomes {} of {}", old.needed(), old.total(), new.needed(), new.total()),
         );
         for one in &self.custodians {
-            let key = base16ct::lower::encode_string(one.sign_key.as_bytes());
-            line("custodian", &format_args!("{} (sign key {key})", one.name));
+            line("custodian", &format_args!("{}, enrolment {}", one.name, words::spoken(&one.digest())));
         }
         line("leaving", &names(&self.change.leaving));
         line("joining", &names(&self.change.joining));
@@ -135,7 +135,8 @@ impl ResharePlan {
         if self.threshold.total() < 3 {
             line("warning", &"with two custodians a lost share is a lost service; have at least three");
         }
-        line("operation", &self.digest);
+        line("operation", &words::grouped(&self.digest));
+        line("in words", &words::spoken(&self.digest));
         text
     }
 }

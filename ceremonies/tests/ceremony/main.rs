@@ -4,7 +4,10 @@ mod custodian_files;
 mod init;
 #[cfg(feature = "online")]
 mod online;
+mod papers;
+mod passphrases;
 mod plans;
+mod reports;
 mod reshare;
 mod scene;
 mod worker;

@@ -121,3 +121,49 @@ fn the_example_plan_is_a_plan() {
     assert_eq!(plan.custodians.len(), 3);
     assert_eq!(plan.threshold.needed(), 2);
 }
+
+#[test]
+fn check_says_what_a_plan_will_do_without_an_hsm() {
+    let scene = scene();
+    scene.write("plan.toml", scene.plan());
+    let said = scene.run("plan check plan.toml").succeeds().stdout;
+    let digest = Suite::Intl.hash(&[scene.plan().as_bytes()]);
+    let enrolment = scene.run("share inspect enrolments/bob.enrolment").succeeds().stdout;
+    let bob = enrolment.lines().find_map(|line| line.strip_prefix("in words         ")).expect("has words");
+    for word in [
+        "makes the deployment test with suite intl (ECDSA P-256, SHA-256, AES-256)",
+        "Of 3 custodians, 2 must act together",
+        &format!("share 2  bob  enrolment {bob}"),
+        "\"ops\"  master key version 1 (aes-256), checkpoint key, row-MAC key",
+        "\"core\"  the core private key",
+        "node-1  (key 04",
+        "kms://default/operator/app",
+        "warning: profile softhsm is software, not an HSM",
+        "warning: /nowhere/libnone.so is not on this computer",
+        &kms_core::words::spoken(&digest),
+        &kms_core::words::grouped(&digest),
+    ] {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+    assert!(!said.contains("custodians are needed"), "{said}");
+
+    let two = scene.plan().replace("\n[[custodian]]\nenrolment = \"enrolments/erin.enrolment\"\n", "");
+    scene.write("two.toml", two.replace("\"softhsm\"", "\"auto\"").replace("/nowhere/", ""));
+    let said = scene.run("plan check two.toml").succeeds().stdout;
+    for word in [
+        "warning: there are only 2 custodians",
+        "warning: all 2 custodians are needed",
+        "warning: module.profile is \"auto\"",
+        "warning: module.path is not absolute",
+    ] {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+    scene.write("three.toml", scene.plan().replace("threshold = 2", "threshold = 4"));
+    scene.run("plan check three.toml").refuses(&["plan field threshold", "more than the 3 custodians"]);
+    let none = scene.plan().replace("principals = [", "principals = []\n# [").replace("softhsm", "sansec");
+    scene.write("none.toml", none);
+    let said = scene.run("plan check none.toml").succeeds().stdout;
+    for word in ["  nobody", "warning: principals is empty", "never run", "the vendor's own"] {
+        assert!(said.contains(word), "{word:?} in {said}");
+    }
+}

@@ -429,7 +429,19 @@ fn masked(text: &str) -> String {
             _ => word.to_owned(),
         }
     };
-    let line = |line: &str| line.split(' ').map(mask).collect::<Vec<_>>().join(" ");
+    // A digest in groups or in words is the rest of its line.
+    let line = |line: &str| {
+        for name in ["operation        ", "in words         ", "in words: ", "bundle fingerprint: "] {
+            if line.starts_with(name) {
+                return format!("{name}DIGEST");
+            }
+        }
+        let (line, digest) = match line.split_once(", enrolment ") {
+            Some((line, _)) => (line, ", enrolment DIGEST"),
+            None => (line, ""),
+        };
+        line.split(' ').map(mask).collect::<Vec<_>>().join(" ") + digest
+    };
     text.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 

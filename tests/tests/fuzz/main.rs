@@ -4,6 +4,7 @@
 mod made;
 mod mutation;
 mod pairs;
+mod printed;
 mod random;
 mod signed;
 mod stored;
@@ -34,4 +35,9 @@ fn keys_signatures_and_ciphertexts_of_pairs_have_one_form() {
 #[test]
 fn names_and_profiles_are_read_as_they_were_written() {
     target::feed("names and profiles", &texts::targets());
+}
+
+#[test]
+fn shares_on_paper_are_read_as_they_were_printed() {
+    target::feed("shares on paper", &printed::targets());
 }
