@@ -34,7 +34,7 @@ pub enum ChangeError {
 /// crash leaves the old file or the new one. Gives the path of the file that was written.
 ///
 /// # Errors
-/// [`ChangeError`]; then the file is as it was.
+/// [`ChangeError`]; then the file is as it was, but for [`FileError::NotDurable`], which says that the new one is there.
 pub fn run<T: UnderPassphrase>(
     path: &Path,
     out: Option<&Path>,

@@ -4,7 +4,7 @@ use crate::bundle_file::{self, VerifiedBundle};
 use crate::files::{self, Reserved};
 use crate::html::Language;
 use crate::prompt::Question;
-use crate::report::{Report, ReportFormat};
+use crate::report::{self, Report, ReportFormat};
 use crate::{clock, enroll, init, plan::Plan, plan_check, random::os_rng, worker};
 use clap::{Args, Parser, Subcommand};
 use kms_core::id::CustodianName;
@@ -273,8 +273,8 @@ fn init(arguments: &InitArguments) -> anyhow::Result<()> {
 }
 
 fn transcript(command: &TranscriptCommand) -> anyhow::Result<()> {
-    let TranscriptCommand::Verify { file, bundle, plan, report, language } = command;
-    let output = report
+    let TranscriptCommand::Verify { file, bundle, plan, report: path, language } = command;
+    let output = path
         .as_ref()
         .map(|path| {
             ReportFormat::of(path).map(|format| (path, format)).ok_or_else(|| {
@@ -288,6 +288,11 @@ fn transcript(command: &TranscriptCommand) -> anyhow::Result<()> {
         bundle_file::check_plan(&transcript, plan)?;
     }
     let consents = transcript.check_consents(&bundle.bundle)?;
+    if output.is_some() && !report::names_bundle(&transcript, &bundle.fingerprint) {
+        anyhow::bail!(
+            "the transcript does not name this bundle, so no report is written: give --bundle of the ceremony"
+        );
+    }
     if let Some((path, format)) = output {
         let report = Report {
             bundle: &bundle,

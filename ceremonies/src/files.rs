@@ -51,6 +51,23 @@ pub enum FileError {
         /// Which file.
         path: PathBuf,
     },
+    /// What an interrupted run left.
+    #[error("{path} was left by a run that was interrupted, and holds nothing that is needed; remove it")]
+    Leftover {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The new content is in its place, and a power failure now might undo that.
+    #[error(
+        "{path} is written, but the disk does not say that it will stay; look whether it is there after a restart"
+    )]
+    NotDurable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The operating system refused to write it.
     #[error("{path} cannot be written")]
     Write {
@@ -116,11 +133,14 @@ impl Reserved {
     /// Takes the name.
     ///
     /// # Errors
-    /// [`FileError::Exists`], [`FileError::Write`].
+    /// [`FileError::Exists`], [`FileError::Leftover`], [`FileError::Write`].
     pub fn new(path: PathBuf, mode: u32) -> Result<Self, FileError> {
         match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
             Ok(_) => Ok(Self { path, mode, is_written: false }),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(FileError::Exists { path }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let is_empty = fs::metadata(&path).is_ok_and(|there| there.is_file() && there.len() == 0);
+                Err(if is_empty { FileError::Leftover { path } } else { FileError::Exists { path } })
+            }
             Err(source) => Err(FileError::Write { path, source }),
         }
     }
@@ -133,7 +153,7 @@ impl Reserved {
     /// Puts the content there in one step, durable when this returns.
     ///
     /// # Errors
-    /// [`FileError::Write`]; then the name is free again.
+    /// [`FileError::Write`], [`FileError::Leftover`]; then the name is free again. [`FileError::NotDurable`].
     pub fn write(self, content: &[u8]) -> Result<PathBuf, FileError> {
         let draft = Draft::write(&self.path, self.mode, content)?;
         self.put(draft)
@@ -144,9 +164,9 @@ impl Reserved {
     /// # Errors
     /// As [`Reserved::write`].
     pub fn put(mut self, draft: Draft) -> Result<PathBuf, FileError> {
-        draft.put(&self.path)?;
-        self.is_written = true;
-        Ok(self.path.clone())
+        let put = draft.put(&self.path);
+        self.is_written = matches!(put, Ok(()) | Err(FileError::NotDurable { .. }));
+        put.map(|()| self.path.clone())
     }
 }
 
@@ -172,15 +192,20 @@ impl Draft {
     /// Writes the content into the folder of `target`.
     ///
     /// # Errors
-    /// [`FileError::Write`].
+    /// [`FileError::Write`], [`FileError::Leftover`].
     pub fn write(target: &Path, mode: u32, content: &[u8]) -> Result<Self, FileError> {
         let mut name = OsString::from(".");
         name.push(target.file_name().unwrap_or_default());
         name.push(format!(".{}.new", std::process::id()));
         let path = folder_of(target).join(name);
         let unwritable = |source| FileError::Write { path: target.to_owned(), source };
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(unwritable)?;
+        let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(&path) {
+            // A number is given to another process again.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FileError::Leftover { path });
+            }
+            opened => opened.map_err(unwritable)?,
+        };
         // From here on it is ours, and goes away when writing fails.
         let draft = Self { path, is_put: false };
         file.write_all(content).and_then(|()| file.sync_all()).map_err(unwritable)?;
@@ -195,12 +220,13 @@ impl Draft {
     /// Puts it in the place of `target`, in one step: whoever looks sees the old content or the new.
     ///
     /// # Errors
-    /// [`FileError::Write`].
+    /// [`FileError::Write`]: the old content is there. [`FileError::NotDurable`]: the new one is.
     pub fn put(mut self, target: &Path) -> Result<(), FileError> {
-        let unwritable = |source| FileError::Write { path: target.to_owned(), source };
-        fs::rename(&self.path, target).map_err(unwritable)?;
+        let path = || target.to_owned();
+        fs::rename(&self.path, target).map_err(|source| FileError::Write { path: path(), source })?;
         self.is_put = true;
-        File::open(folder_of(target)).and_then(|folder| folder.sync_all()).map_err(unwritable)
+        let synced = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+        synced.map_err(|source| FileError::NotDurable { path: path(), source })
     }
 }
 
@@ -260,6 +286,24 @@ mod tests {
         Draft::write(&path, PRIVATE, b"new").expect("writes").put(&path).expect("is put");
         assert_eq!(fs::read(&path).expect("reads"), b"new");
         assert_eq!(fs::read_dir(folder.path()).expect("lists").count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_is_named_and_the_file_stays() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("x");
+        fs::write(&path, "old").expect("writes");
+        let left = folder.path().join(format!(".x.{}.new", std::process::id()));
+        fs::write(&left, "half").expect("writes");
+        let refused = Draft::write(&path, PRIVATE, b"new").expect_err("the name is taken");
+        assert!(matches!(&refused, FileError::Leftover { path } if *path == left), "{refused}");
+        assert_eq!(fs::read(&path).expect("reads"), b"old");
+        fs::remove_file(&left).expect("removes");
+        Draft::write(&path, PRIVATE, b"new").expect("is free").put(&path).expect("takes its place");
+        assert_eq!(fs::read(&path).expect("reads"), b"new");
+        let empty = folder.path().join("y");
+        fs::write(&empty, "").expect("writes");
+        assert!(matches!(Reserved::new(empty, PUBLIC), Err(FileError::Leftover { .. })));
     }
 
     #[test]

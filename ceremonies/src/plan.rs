@@ -109,7 +109,7 @@ pub enum FieldProblem {
     #[error("at least one is needed")]
     Missing,
     /// Not a reason.
-    #[error("is no reason: write 1 to 200 bytes on one line")]
+    #[error("is no reason: write 1 to 200 bytes on one line, without characters that are not shown")]
     Reason,
     /// Somebody who leaves would still be let in.
     #[error("custodian {name} leaves and stands in principals still; leave {name} out")]

@@ -79,7 +79,7 @@ pub fn text(plan: &Plan) -> String {
     write!(
         text,
         "\nplan digest, for comparing aloud with everybody who has this plan:\n  in words   {}\n  in full    {}\n",
-        words::spoken(&digest),
+        words::spoken_of_plan(&digest),
         words::grouped(&digest)
     )
     .expect("writing to a String cannot fail");

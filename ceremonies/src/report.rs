@@ -7,6 +7,7 @@ use kms_core::asymmetric::PublicKey;
 use kms_core::codec::VersionOne;
 use kms_core::id::UnixMillis;
 use kms_core::share::Enrolment;
+use kms_core::suite::Digest32;
 use kms_core::transcript::{CheckedConsent, Transcript};
 use kms_core::words;
 use std::path::Path;
@@ -31,7 +32,13 @@ impl ReportFormat {
     }
 }
 
-/// What was verified, and when.
+/// Whether the steps of a transcript name a bundle: a report with another one would show people who were not there.
+pub fn names_bundle(transcript: &Transcript, fingerprint: &Digest32) -> bool {
+    let fingerprint = fingerprint.to_hex();
+    transcript.steps.iter().any(|step| step.what.contains(&fingerprint))
+}
+
+/// What was verified, and when. The transcript names the bundle ([`names_bundle`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Report<'a> {
     /// The bundle whose core key signed the transcript.
@@ -133,14 +140,11 @@ impl Report<'_> {
         ] {
             row(name, format!("{} ({})", token.label, token.serial));
         }
-        let digests = [
-            (of("Plan digest", "计划摘要"), self.transcript.plan),
-            (of("Bundle fingerprint", "部署描述文件指纹"), self.bundle.fingerprint),
-        ];
-        for (name, digest) in digests {
-            row(name, words::grouped(&digest));
-            row(of("in words", "对应单词"), words::spoken(&digest));
-        }
+        let (plan, fingerprint) = (self.transcript.plan, self.bundle.fingerprint);
+        row(of("Plan digest", "计划摘要"), words::grouped(&plan));
+        row(of("in words", "对应单词"), words::spoken_of_plan(&plan));
+        row(of("Bundle fingerprint", "部署描述文件指纹"), words::grouped(&fingerprint));
+        row(of("in words", "对应单词"), words::spoken(&fingerprint));
         Block::Table { heading: Vec::new(), rows }
     }
 
@@ -200,7 +204,7 @@ impl Report<'_> {
                 consent.custodian.to_string(),
                 consent.share_epoch.to_string(),
                 html::time(consent.time),
-                words::spoken(&consent.operation),
+                words::spoken_of_plan(&consent.operation),
                 signature.to_owned(),
             ]
         });
@@ -217,8 +221,6 @@ impl Report<'_> {
     fn verification(&self) -> Block {
         let of = |english: &'static str, chinese| self.language.of(english, chinese).to_owned();
         let step_count = self.transcript.steps.len();
-        let fingerprint = self.bundle.fingerprint.to_hex();
-        let is_named = self.transcript.steps.iter().any(|step| step.what.contains(&fingerprint));
         let rows = [
             (
                 of("Transcript's signature", "记录的签名"),
@@ -240,10 +242,7 @@ impl Report<'_> {
                 of("Bundle's signature", "部署描述文件的签名"),
                 of("right, by the same core key", "正确，由同一核心密钥签署"),
             ),
-            (
-                of("The steps name this bundle", "步骤中记有本描述文件的指纹"),
-                if is_named { of("yes", "是") } else { of("no", "否") },
-            ),
+            (of("The steps name this bundle", "步骤中记有本描述文件的指纹"), of("yes", "是")),
             (
                 of("Plan file", "计划文件"),
                 if self.is_plan_checked {

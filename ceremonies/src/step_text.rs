@@ -1,7 +1,7 @@
 //! The steps of a transcript in Chinese. A transcript holds them in English, as `init` wrote them.
 
 /// English with a hole for each value, and Chinese with the number of the value that belongs there.
-const STEPS: [(&str, &str); 25] = [
+const STEPS: [(&str, &str); 26] = [
     (
         "plan accepted: cluster {}, suite {}, {} of {} custodians",
         "计划已受理：部署 {0}，算法套件 {1}，{3} 名分管者中须有 {2} 名到场",
@@ -31,6 +31,10 @@ const STEPS: [(&str, &str); 25] = [
     (
         "new shares encrypted to the custodians, every secret wiped; no PIN was changed",
         "新分量已加密给相应分管者，全部秘密已清除；未更改任何 PIN",
+    ),
+    (
+        "in doubt: an earlier progress file was lost, or a step was refused",
+        "进度存疑：先前的进度文件已丢失，或某一步骤曾被令牌拒绝",
     ),
     ("{}: changed by an earlier run", "{0}：已在先前的运行中更改"),
     ("{}: PIN changed", "{0}：PIN 已更改"),
@@ -63,14 +67,20 @@ fn values<'a>(template: &str, text: &'a str) -> Option<Vec<&'a str>> {
 
 /// The step in Chinese; `None` for a step that this version does not know.
 pub fn chinese(step: &str) -> Option<String> {
-    STEPS.iter().find_map(|(english, chinese)| {
-        let values = values(english, step)?;
-        let filled = values.iter().enumerate().fold((*chinese).to_owned(), |text, (number, value)| {
-            // Values hold no braces with a number: names, hexadecimal digits, and labels, which are quoted.
-            text.replacen(&format!("{{{number}}}"), value, 1)
-        });
-        Some(filled)
-    })
+    STEPS.iter().find_map(|(english, chinese)| Some(filled(chinese, &values(english, step)?)))
+}
+
+/// The translation with its holes filled, in one pass: a value may have braces of its own.
+fn filled(template: &str, values: &[&str]) -> String {
+    let mut parts = template.split('{');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (number, rest) = part.split_once('}').unwrap_or(("", part));
+        let value = number.parse().ok().and_then(|number: usize| values.get(number));
+        text.push_str(value.copied().unwrap_or_default());
+        text.push_str(rest);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -84,6 +94,10 @@ mod tests {
             Some("计划已受理：部署 test，算法套件 sm，3 名分管者中须有 2 名到场")
         );
         assert_eq!(chinese("row-MAC key 00ff made").as_deref(), Some("已生成数据行 MAC 密钥 00ff"));
+        assert_eq!(
+            chinese("operations token \"ops{1}\" made, serial 7").as_deref(),
+            Some("已建立业务令牌 \"ops{1}\"，序列号 7")
+        );
         for unknown in ["", "two quorum secrets made and split twice", "row-MAC key 00ff", "something else"] {
             assert_eq!(chinese(unknown), None, "{unknown}");
         }

@@ -4,7 +4,7 @@ use crate::init::StepError;
 use crate::pin::{self, FIRST_EPOCH, PinError, PinOf};
 use kms_core::asymmetric::PublicKey;
 use kms_core::asymmetric::Signature;
-use kms_core::bundle::{Bundle, HsmSigningKey, Partition};
+use kms_core::bundle::{Bundle, HsmSigningKey, MasterKey, Partition};
 use kms_core::id::HsmObjectId;
 use kms_core::secret::SecretBytes;
 use kms_core::suite::Suite;
@@ -24,6 +24,12 @@ impl Inventory {
     fn note(&mut self, what: String, state: String) {
         self.0.retain(|(noted, _)| *noted != what);
         self.0.push((what, state));
+    }
+
+    /// Everything that was made, by name; `None` when that is nothing.
+    pub(crate) fn names(&self) -> Option<String> {
+        let names: Vec<String> = self.0.iter().map(|(what, state)| format!("{what} ({state})")).collect();
+        (!names.is_empty()).then(|| names.join("; "))
     }
 }
 
@@ -184,7 +190,24 @@ impl OpenPartition {
         rng: &mut impl CryptoRng,
     ) -> Result<(), StepError> {
         let suite = bundle.suite;
-        let key = bundle.current_master_key();
+        self.check_sealing(bundle.current_master_key(), rng)?;
+        let session = self.session();
+        let mac = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+        let again = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
+        if !mac.is_equal(again.expose()) || mac.expose().iter().all(|byte| *byte == 0) {
+            return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
+        }
+        let sample = SecretBytes::<32>::random(rng);
+        self.sign(suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;
+        Ok(())
+    }
+
+    /// That a master key opens what it seals, and nothing else.
+    pub(crate) fn check_sealing(
+        &mut self,
+        key: &MasterKey,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), StepError> {
         let sample = SecretBytes::<32>::random(rng);
         let session = self.session();
         let sealed = session.seal(key.object, key.algorithm, b"self-check", sample.expose())?;
@@ -198,12 +221,6 @@ impl OpenPartition {
         ) {
             return Err(StepError::SelfCheck { what: "the master key opens with other associated data" });
         }
-        let mac = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
-        let again = session.mac(bundle.row_mac_key, suite.mac(), b"self-check")?;
-        if !mac.is_equal(again.expose()) || mac.expose().iter().all(|byte| *byte == 0) {
-            return Err(StepError::SelfCheck { what: "the row-MAC key does not give one value twice" });
-        }
-        self.sign(suite, &bundle.checkpoint_key, "kms/v1/self-check", sample.expose())?;
         Ok(())
     }
 

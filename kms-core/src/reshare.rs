@@ -67,6 +67,8 @@ pub enum Standing {
     Untouched,
     /// Begun, and nobody knows whether the token did it.
     InDoubt,
+    /// The token refused every PIN that it could have. People find out why before anything more is tried.
+    Refused,
     /// Done: the token has the new PIN.
     Done,
 }
@@ -88,21 +90,34 @@ pub enum ProgressError {
     },
 }
 
+/// The line that says that nothing is known but what is done: an earlier progress file was lost.
+const IN_DOUBT: &str = "in-doubt";
+
 /// How far a reshare is. Lines are only ever added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     standings: [Standing; PinStep::ALL.len()],
+    is_doubted: bool,
 }
 
 impl Progress {
     /// Nothing was begun.
     pub const fn untouched() -> Self {
-        Self { standings: [Standing::Untouched; PinStep::ALL.len()] }
+        Self { standings: [Standing::Untouched; PinStep::ALL.len()], is_doubted: false }
     }
 
-    /// Everything may have been begun: for a progress file that was lost.
-    pub const fn unknown() -> Self {
-        Self { standings: [Standing::InDoubt; PinStep::ALL.len()] }
+    /// Whatever is not done may have been begun: an earlier progress file was lost, or people have found out why a step was
+    /// refused.
+    pub fn doubt(&mut self) {
+        self.is_doubted = true;
+        for standing in self.standings.iter_mut().filter(|standing| **standing != Standing::Done) {
+            *standing = Standing::InDoubt;
+        }
+    }
+
+    /// The line to write, durable, with [`Progress::doubt`].
+    pub fn doubted() -> String {
+        [IN_DOUBT, "\n"].concat()
     }
 
     /// Reads a progress file of the reshare that leads to the bundle with this fingerprint. A last line without its end was
@@ -122,19 +137,30 @@ impl Progress {
                 }
                 continue;
             }
+            if line == IN_DOUBT {
+                progress.doubt();
+                continue;
+            }
             let (word, name) = line.split_once(' ').ok_or(ProgressError::Line { number })?;
             let step = PinStep::ALL.into_iter().find(|step| step.name() == name);
             let step = step.ok_or(ProgressError::Line { number })?;
             // What a later run does again is begun again.
             let may_follow = match word {
-                "began" => progress.next() == Some(step),
-                "done" => progress.standing(step) == Standing::InDoubt && progress.next() == Some(step),
+                "began" => progress.standing(step) != Standing::Refused && progress.next() == Some(step),
+                "done" | "refused" => {
+                    progress.standing(step) == Standing::InDoubt && progress.next() == Some(step)
+                }
                 _ => false,
             };
             if !may_follow {
                 return Err(ProgressError::Line { number });
             }
-            progress.set(step, if word == "began" { Standing::InDoubt } else { Standing::Done });
+            let standing = match word {
+                "began" => Standing::InDoubt,
+                "refused" => Standing::Refused,
+                _ => Standing::Done,
+            };
+            progress.set(step, standing);
         }
         Ok(progress)
     }
@@ -146,14 +172,14 @@ impl Progress {
         line
     }
 
-    /// The line to write, durable, before a step.
-    pub fn began(step: PinStep) -> String {
-        ["began ", step.name(), "\n"].concat()
-    }
-
-    /// The line to write, durable, after a step.
-    pub fn done(step: PinStep) -> String {
-        ["done ", step.name(), "\n"].concat()
+    /// The line to write, durable, before a step ([`Standing::InDoubt`]) and after it.
+    pub fn line(step: PinStep, standing: Standing) -> String {
+        let word = match standing {
+            Standing::Untouched | Standing::InDoubt => "began ",
+            Standing::Refused => "refused ",
+            Standing::Done => "done ",
+        };
+        [word, step.name(), "\n"].concat()
     }
 
     /// How far one step is.
@@ -171,9 +197,9 @@ impl Progress {
         PinStep::ALL.into_iter().find(|step| self.standing(*step) != Standing::Done)
     }
 
-    /// Whether a step that takes the old secret is left.
+    /// Whether a step that takes the old secret is left. In doubt it may be done already, and the new secret is tried first.
     pub fn needs_old_secret(&self) -> bool {
-        self.next().is_some_and(PinStep::needs_old_secret)
+        !self.is_doubted && self.next().is_some_and(PinStep::needs_old_secret)
     }
 
     /// Whether any PIN may be a new one already.
@@ -274,7 +300,7 @@ mod tests {
         let mut states = Vec::from([(text.len(), Progress::untouched())]);
         for step in PinStep::ALL {
             for (line, standing) in
-                [(Progress::began(step), Standing::InDoubt), (Progress::done(step), Standing::Done)]
+                [Standing::InDoubt, Standing::Done].map(|standing| (Progress::line(step, standing), standing))
             {
                 text.push_str(&line);
                 let mut state = states.last().expect("there is one").1.clone();
@@ -305,7 +331,19 @@ mod tests {
             (Some(PinStep::CoreSo), Standing::InDoubt)
         );
         assert!(again.needs_old_secret() && again.has_begun());
+        // What is in doubt stays so until it is done; what was refused is not tried again before people say so.
+        let doubted = parse("began operations-so\ndone operations-so\nin-doubt\nbegan core-so\nin-doubt\n");
+        let doubted = doubted.expect("a file that was lost, and its successor");
+        assert_eq!(doubted.standing(PinStep::OperationsSo), Standing::Done);
+        assert_eq!(doubted.standing(PinStep::OperationsUser), Standing::InDoubt);
+        assert!(!doubted.needs_old_secret());
+        let refused = parse("began operations-so\nrefused operations-so\n").expect("a refused PIN");
+        assert_eq!(refused.standing(PinStep::OperationsSo), Standing::Refused);
+        let after = parse("began operations-so\nrefused operations-so\nin-doubt\nbegan operations-so\n");
+        assert_eq!(after.expect("people said so").standing(PinStep::OperationsSo), Standing::InDoubt);
         for (lines, number) in [
+            ("began operations-so\nrefused operations-so\nbegan operations-so\n", 4),
+            ("refused operations-so\n", 2),
             ("done operations-so\n", 2),
             ("began core-so\n", 2),
             ("began operations-so\ndone core-so\n", 3),

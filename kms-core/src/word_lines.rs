@@ -207,9 +207,13 @@ fn tokens(text: &str) -> impl Iterator<Item = String> {
     plain.split(' ').filter(|token| !token.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter()
 }
 
-/// A line's number: at most three digits, more are no number of a line.
+/// A line's number. No print has so many lines as the largest: what is larger is one behind the last, too.
 fn line_number(token: &str) -> Option<usize> {
-    token.bytes().all(|byte| byte.is_ascii_digit()).then(|| token.parse().unwrap_or(usize::MAX))
+    const LARGEST: usize = 999;
+    token
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| token.parse().map_or(LARGEST, |is: usize| is.min(LARGEST)))
 }
 
 /// Reads one typed line. `needed` is how many words it must have, where that is known.

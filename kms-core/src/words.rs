@@ -6,8 +6,11 @@ use alloc::vec::Vec;
 
 /// Bits that one word stands for.
 pub const WORD_BITS: u32 = 11;
-/// How many words a digest is compared with.
-pub const SPOKEN_COUNT: usize = 8;
+/// How many words a digest is compared with whose content nobody chooses freely: 88 bits, against a second content.
+const SPOKEN_COUNT: usize = 8;
+/// How many words a digest is compared with whose content one person writes: 176 bits. With 88 its author could look
+/// for two contents with the same words, in some 2^44 tries.
+const SPOKEN_WHOLE_COUNT: usize = 16;
 /// A word is known by so many of its letters.
 const PREFIX_LEN: usize = 4;
 /// So many suggestions are a help, more are a list.
@@ -159,9 +162,18 @@ pub const fn count_for(byte_count: usize) -> usize {
     (byte_count * 8).div_ceil(WORD_BITS as usize)
 }
 
-/// Eight words for comparing a digest aloud.
+/// Eight words for comparing aloud a digest of what holds keys or random bytes: a bundle, an enrolment, a share file.
 pub fn spoken(digest: &Digest32) -> String {
-    let words = from_bytes(&digest.0[..SPOKEN_COUNT * WORD_BITS as usize / 8]);
+    first_words(digest, SPOKEN_COUNT)
+}
+
+/// Sixteen words for comparing aloud a digest of what one person writes: a plan, an operation.
+pub fn spoken_of_plan(digest: &Digest32) -> String {
+    first_words(digest, SPOKEN_WHOLE_COUNT)
+}
+
+fn first_words(digest: &Digest32, count: usize) -> String {
+    let words = from_bytes(&digest.0[..count * WORD_BITS as usize / 8]);
     words.iter().map(|word| word.text()).collect::<Vec<_>>().join(" ")
 }
 

@@ -4,7 +4,7 @@
 use crate::error::ModuleError;
 use crate::module::{HsmModule, TokenDescription, check_pin_len, end_other_login};
 use crate::pin::Pin;
-use cryptoki::error::Error as Pkcs11Error;
+use cryptoki::error::{Error as Pkcs11Error, RvError};
 use cryptoki::session::{Session, UserType};
 
 /// Length of `CK_TOKEN_INFO.label`, in bytes.
@@ -102,9 +102,18 @@ impl HsmModule {
         let _claim = self.claim(token)?;
         // Found again: the description may be older than the slot numbers.
         let token = self.find_token_with_serial(&token.label, &token.serial)?;
+        if matches!(user, UserType::So) && token.is_so_pin_locked {
+            return Err(ModuleError::SoPinLocked { label: token.label });
+        }
         let session = self.client().open_rw_session(token.slot)?;
         end_other_login(&session)?;
-        session.login(user, Some(&pin.for_driver()))?;
+        session.login(user, Some(&pin.for_driver())).map_err(|error| match error {
+            // Of everything that a token says about PINs, this alone says that it has another one.
+            Pkcs11Error::Pkcs11(RvError::PinIncorrect, _) => {
+                ModuleError::WrongPin { label: token.label.clone() }
+            }
+            other => other.into(),
+        })?;
         let result = step(&session);
         // The step has happened or not; a failed logout changes neither. Closing the session, the only
         // one of this process, ends the login too.

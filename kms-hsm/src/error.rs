@@ -333,6 +333,18 @@ pub enum ModuleError {
         /// Longest length that the token takes.
         len_max: usize,
     },
+    /// The token has another PIN: the login was refused, and one attempt is spent.
+    #[error("the token {label:?} has another PIN")]
+    WrongPin {
+        /// Its label.
+        label: String,
+    },
+    /// So many wrong PINs came before that the token takes none any more, or one more would be the last. Nothing was sent.
+    #[error("the SO PIN of token {label:?} is locked, or one wrong attempt away from it; nothing was sent")]
+    SoPinLocked {
+        /// Its label.
+        label: String,
+    },
     /// The token did not do it.
     #[error(transparent)]
     Hsm(#[from] HsmError),
@@ -341,7 +353,7 @@ pub enum ModuleError {
 impl ModuleError {
     /// Whether the token refused a PIN: never try that PIN again.
     pub fn is_pin_refused(&self) -> bool {
-        matches!(self, ModuleError::Hsm(HsmError::PinRefused { .. }))
+        matches!(self, ModuleError::WrongPin { .. } | ModuleError::Hsm(HsmError::PinRefused { .. }))
     }
 }
 

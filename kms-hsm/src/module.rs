@@ -174,7 +174,7 @@ impl HsmModule {
                 is_initialised: token.token_initialized(),
                 is_user_pin_set: token.user_pin_initialized(),
                 is_user_pin_locked: token.user_pin_locked(),
-                is_so_pin_locked: token.so_pin_locked(),
+                is_so_pin_locked: token.so_pin_locked() || token.so_pin_final_try(),
                 pin_len_min: token.min_pin_length(),
                 pin_len_max: token.max_pin_length(),
                 slot,

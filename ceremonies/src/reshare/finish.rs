@@ -1,11 +1,14 @@
 //! The change of the PINs: four steps, each written down before and after.
 
-use super::{Inputs, NEXT_BUNDLE, Present, PresentError, Set, TokensError, open_module};
+use super::{
+    Inputs, NEXT_BUNDLE, OldSecrets, Present, PresentError, Set, TokensError, check_in_force, open_module,
+};
 use crate::bundle_file::{BundleFileError, VerifiedBundle};
 use crate::crash;
 use crate::error_chain::sentence;
 use crate::files::{self, FileError, Reserved};
 use crate::init::StepError;
+use crate::random::os_rng;
 use crate::steps::Steps;
 use crate::token_setup::{OpenPartition, derived};
 use kms_core::bundle::Bundle;
@@ -19,6 +22,8 @@ use kms_core::suite::Digest32;
 use kms_core::transcript::{Agreement, SignedTranscript};
 use kms_hsm::{HsmModule, ModuleError, PinPurpose};
 use rand_core::CryptoRng;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -103,16 +108,34 @@ pub enum FinishError {
     },
     /// The token refused the PIN that it should have.
     #[error(
-        "step {step}: token {label:?} has neither PIN that it could have; nothing more was tried. If a run elsewhere has begun, bring its {PROGRESS}, or give --in-doubt; {standing}", step = .step.name()
+        "step {step}: token {label:?} has none of the PINs that it could have, and no other was tried. Another reshare of this bundle may have been begun or finished: find out which, and bring its folder. Only when it was this one and its {PROGRESS} was lost, run again with --in-doubt: that costs attempts, and some tokens destroy their keys after ten", step = .step.name()
     )]
     PinRefused {
         /// Which step.
         step: PinStep,
         /// The token.
         label: String,
-        /// How far it is.
-        standing: String,
     },
+    /// An earlier run met [`FinishError::PinRefused`].
+    #[error(
+        "step {step} was refused by the token in an earlier run; find out why before anything more is tried (docs/reshare.md), then run again with --in-doubt", step = .step.name()
+    )]
+    WasRefused {
+        /// Which step.
+        step: PinStep,
+    },
+    /// The tokens are not as the old bundle says, or not able to do what the next one asks.
+    #[error("nothing was begun: {}. If a reshare of this bundle was begun or finished elsewhere, bring its folder; only when it was this one and its {PROGRESS} was lost, run again with --in-doubt", sentence(.0))]
+    NotBegun(#[source] Box<StepError>),
+    /// Somebody else is at it.
+    #[error("another run is at work in {path}; wait for its end")]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Everything is changed, but the transcript is not there.
+    #[error("every PIN is changed, and the new shares are in force; but the transcript is not written: {}. Run the same command again", sentence(.0))]
+    Unfiled(#[source] FileError),
     /// A step failed.
     #[error("step {}: {}; {standing}", .step.name(), sentence(.source))]
     Step {
@@ -165,10 +188,16 @@ pub fn finish(
         .map_err(|what| FinishError::OtherReshare { path: next_path.clone(), what })?;
     check_acknowledgements(&next, finish.acknowledgements)?;
     let transcript_path = finish.folder.join(TRANSCRIPT);
+    let _one_at_a_time = lock(finish.folder)?;
     clear_placeholder(&transcript_path)?;
     let mut journal = Journal::open(finish.folder.join(PROGRESS), &next)?;
     if finish.is_in_doubt {
-        journal.progress = Progress::unknown();
+        journal.doubt()?;
+    }
+    if let Some(step) =
+        PinStep::ALL.into_iter().find(|step| journal.progress.standing(*step) == Standing::Refused)
+    {
+        return Err(FinishError::WasRefused { step });
     }
     let module = open_module(plan, &before.bundle)?;
     let needs_old = journal.progress.needs_old_secret();
@@ -187,8 +216,11 @@ pub fn finish(
         steps.add(format!("{} has acknowledged the new shares", one.name));
     }
     let secrets = Secrets {
-        old_core: match needs_old {
-            true => Some(present.secret(&before.bundle, SecretKind::Core)?),
+        old: match present.has_quorum(&before.bundle) {
+            true => Some(OldSecrets {
+                start: present.secret(&before.bundle, SecretKind::Start)?,
+                core: present.secret(&before.bundle, SecretKind::Core)?,
+            }),
             false => None,
         },
         start: present.secret(&next.bundle, SecretKind::Start)?,
@@ -196,6 +228,12 @@ pub fn finish(
     };
     drop(present);
     let tokens = Tokens { module: &module, before: &before.bundle, next: &next.bundle, secrets: &secrets };
+    if !journal.progress.has_begun() {
+        tokens.check_before().map_err(|error| FinishError::NotBegun(Box::new(error)))?;
+    }
+    if finish.is_in_doubt {
+        steps.add("in doubt: an earlier progress file was lost, or a step was refused");
+    }
     for step in PinStep::ALL {
         if journal.progress.standing(step) == Standing::Done {
             steps.add(format!("{}: changed by an earlier run", step.name()));
@@ -205,7 +243,17 @@ pub fn finish(
         let standing = journal.progress.standing(step);
         journal.write(step, Standing::InDoubt)?;
         crash::at(&moment("begun", step));
-        tokens.change(step, standing).map_err(|error| error.at(step, &journal))?;
+        if let Err(error) = tokens.change(step, standing) {
+            return Err(match error {
+                ChangeError::Refused { label } => {
+                    journal.write(step, Standing::Refused)?;
+                    FinishError::PinRefused { step, label }
+                }
+                ChangeError::Failed(source) => {
+                    FinishError::Step { step, source: Box::new(source), standing: journal.standing_text() }
+                }
+            });
+        }
         crash::at(&moment("changed", step));
         journal.write(step, Standing::Done)?;
         crash::at(&moment("done", step));
@@ -213,9 +261,9 @@ pub fn finish(
     }
     let signed = tokens.close(&mut steps, rng).map_err(|error| FinishError::Closing(Box::new(error)))?;
     crash::at("reshare.closed");
-    let output = Reserved::new(transcript_path, files::PUBLIC)?;
+    let output = Reserved::new(transcript_path, files::PUBLIC).map_err(FinishError::Unfiled)?;
     crash::at("reshare.transcript-reserved");
-    let transcript = output.write(codec::to_armour(&signed).as_bytes())?;
+    let transcript = output.write(codec::to_armour(&signed).as_bytes()).map_err(FinishError::Unfiled)?;
     Ok(Finished { bundle: next_path, transcript })
 }
 
@@ -262,10 +310,22 @@ fn check_acknowledgements(next: &VerifiedBundle, paths: &[PathBuf]) -> Result<()
     }
 }
 
+/// Keeps a second run out for as long as the folder is open.
+fn lock(folder: &Path) -> Result<File, FinishError> {
+    let unreadable = |source| FileError::Read { path: folder.to_owned(), source };
+    let opened = File::open(folder).map_err(unreadable)?;
+    match rustix::fs::flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(opened),
+        Err(Errno::WOULDBLOCK) => Err(FinishError::Busy { path: folder.to_owned() }),
+        Err(error) => Err(unreadable(error.into()).into()),
+    }
+}
+
 /// A run that was killed while it wrote the transcript leaves its empty place.
 fn clear_placeholder(path: &Path) -> Result<(), FinishError> {
     match std::fs::metadata(path) {
-        Err(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(FileError::Read { path: path.to_owned(), source }.into()),
         Ok(there) if there.len() == 0 => {
             std::fs::remove_file(path)
                 .map_err(|source| FileError::Write { path: path.to_owned(), source })?;
@@ -326,18 +386,24 @@ impl Journal {
     }
 
     fn write(&mut self, step: PinStep, standing: Standing) -> Result<(), FinishError> {
-        let line = match standing {
-            Standing::Done => Progress::done(step),
-            Standing::InDoubt | Standing::Untouched => Progress::began(step),
-        };
-        let written = self.add(&line);
+        self.add_durably(&Progress::line(step, standing))?;
+        self.progress.set(step, standing);
+        Ok(())
+    }
+
+    fn doubt(&mut self) -> Result<(), FinishError> {
+        self.add_durably(&Progress::doubted())?;
+        self.progress.doubt();
+        Ok(())
+    }
+
+    fn add_durably(&mut self, line: &str) -> Result<(), FinishError> {
+        let written = self.add(line);
         written.map_err(|source| FinishError::Journal {
             path: self.path.clone(),
             standing: self.standing_text(),
             source,
-        })?;
-        self.progress.set(step, standing);
-        Ok(())
+        })
     }
 
     fn standing_text(&self) -> String {
@@ -346,7 +412,7 @@ impl Journal {
         }
         let set = match self.progress.standing(PinStep::OperationsUser) {
             Standing::Untouched => "the old shares still start the service",
-            Standing::InDoubt => "the old or the new shares start the service",
+            Standing::InDoubt | Standing::Refused => "the old or the new shares start the service",
             Standing::Done => "the new shares start the service",
         };
         format!("run the same command again: there is no way back; {set}")
@@ -354,8 +420,8 @@ impl Journal {
 }
 
 struct Secrets {
-    /// `None` where both SO PINs are changed.
-    old_core: Option<SecretBytes<32>>,
+    /// `None` where no quorum of the old set is there, because it is needed no more.
+    old: Option<OldSecrets>,
     start: SecretBytes<32>,
     core: SecretBytes<32>,
 }
@@ -379,17 +445,25 @@ impl From<ModuleError> for ChangeError {
     }
 }
 
-impl ChangeError {
-    fn at(self, step: PinStep, journal: &Journal) -> FinishError {
-        let standing = journal.standing_text();
-        match self {
-            ChangeError::Refused { label } => FinishError::PinRefused { step, label, standing },
-            ChangeError::Failed(source) => FinishError::Step { step, source: Box::new(source), standing },
-        }
-    }
+/// A token has another PIN: of everything that goes wrong with a login, this alone is certain.
+fn is_wrong_pin(error: &ModuleError) -> bool {
+    matches!(error, ModuleError::WrongPin { .. })
 }
 
 impl Tokens<'_> {
+    /// Before the first step: the old PINs are there, and the operations partition can do what the next bundle asks, the new
+    /// master key too. Afterwards nobody could begin again.
+    fn check_before(&self) -> Result<(), StepError> {
+        let Some(old) = &self.secrets.old else { return Ok(()) };
+        check_in_force(self.before, self.module, old)?;
+        let (suite, operations) = (self.before.suite, &self.before.operations);
+        let mut open =
+            OpenPartition::open(self.module, suite, operations, PinPurpose::OperationsUser, &old.start)?;
+        open.check_operations(self.next, &mut os_rng())?;
+        open.close();
+        Ok(())
+    }
+
     fn change(&self, step: PinStep, standing: Standing) -> Result<(), ChangeError> {
         let Secrets { start, core, .. } = self.secrets;
         match step {
@@ -423,15 +497,15 @@ impl Tokens<'_> {
             // The new one first: most often the answer was lost and not the change.
             match self.module.check_so_pin(&token, &new) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_pin_refused() => {}
+                Err(error) if is_wrong_pin(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         let refused = || ChangeError::Refused { label: next.label.clone() };
-        let old_core = self.secrets.old_core.as_ref().ok_or_else(refused)?;
-        let old = derived(self.module, suite, before, (purpose, old_core)).map_err(failed)?;
+        let old = self.secrets.old.as_ref().ok_or_else(refused)?;
+        let old = derived(self.module, suite, before, (purpose, &old.core)).map_err(failed)?;
         match self.module.set_so_pin(&token, &old, &new) {
-            Err(error) if error.is_pin_refused() => Err(refused()),
+            Err(error) if is_wrong_pin(&error) => Err(refused()),
             done => Ok(done?),
         }
     }
@@ -447,7 +521,7 @@ impl Tokens<'_> {
         let (so, user) = (pin((so, &self.secrets.core))?, pin((purpose, secret))?);
         let token = self.module.find_token_with_serial(&partition.label, &partition.serial)?;
         match self.module.initialise_user_pin(&token, &so, &user) {
-            Err(error) if error.is_pin_refused() => {
+            Err(error) if is_wrong_pin(&error) => {
                 Err(ChangeError::Refused { label: partition.label.clone() })
             }
             done => Ok(done?),

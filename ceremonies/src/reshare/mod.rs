@@ -18,7 +18,7 @@ use crate::init::{Inventory, StepError};
 use crate::plan::PlanError;
 use crate::split::{Split, deliveries};
 use crate::steps::Steps;
-use crate::token_setup::OpenPartition;
+use crate::token_setup::{OpenPartition, derived};
 use kms_core::bundle::{BUNDLE_DOMAIN, Bundle, MasterKey, Partition, SignedBundle};
 use kms_core::codec::{self, VersionOne};
 use kms_core::id::{KeyVersion, UnixMillis};
@@ -37,7 +37,7 @@ pub const NEXT_BUNDLE: &str = "bundle.kms";
 /// The kind of ceremony in transcripts and consents of [`prepare`].
 const PREPARE_KIND: &str = "reshare-prepare";
 
-/// Why a reshare was not prepared. The old set is in force.
+/// Why a reshare was not prepared. No PIN was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// The plan.
@@ -58,11 +58,16 @@ pub enum PrepareError {
     /// The version numbers of master keys are used up.
     #[error("the bundle has no version left for a new master key")]
     NoVersion,
+    /// A token has another PIN than this bundle's shares give.
+    #[error(
+        "the bundle given with --bundle is not in force: {}. A reshare of it was finished, or was begun and must be finished first. Do not try again with it; no PIN was changed", sentence(.0)
+    )]
+    NotInForce(#[source] ModuleError),
     /// Something failed in the HSM.
-    #[error("{}. {exists} The old shares are in force; begin again with another --out", sentence(.source))]
+    #[error("{}. {exists}This run changed no PIN; begin again with another --out", sentence(.source))]
     HalfWay {
-        /// What is in the HSM now and was not before.
-        exists: Inventory,
+        /// A key that was made, in words.
+        exists: String,
         /// What failed.
         source: Box<StepError>,
     },
@@ -142,7 +147,7 @@ fn open_module(plan: &ResharePlan, bundle: &Bundle) -> Result<HsmModule, TokensE
 /// Makes new secrets, the next bundle and its deliveries. `clock` gives the times in the transcript.
 ///
 /// # Errors
-/// [`PrepareError`]; whatever it is, the old set stays in force.
+/// [`PrepareError`]; whatever it is, no PIN was changed.
 pub fn prepare(
     inputs: &Inputs<'_>,
     out: &Path,
@@ -171,11 +176,41 @@ pub fn prepare(
         core: present.secret(bundle, SecretKind::Core)?,
     };
     drop(present);
+    check_in_force(bundle, &module, &old).map_err(|error| match error {
+        StepError::Module(source) if source.is_pin_refused() => PrepareError::NotInForce(source),
+        source => PrepareError::HalfWay { exists: String::new(), source: Box::new(source) },
+    })?;
     let mut exists = Inventory::default();
     let made = make(inputs, &module, &old, master_version, &mut steps, &mut exists, rng);
     drop(old);
     made.and_then(|made| Ok(write(outputs, &made)?))
-        .map_err(|source| PrepareError::HalfWay { exists, source: Box::new(source) })
+        .map_err(|source| PrepareError::HalfWay { exists: leftover(&exists), source: Box::new(source) })
+}
+
+/// What was made in the operations token, which is in use: nobody should initialise it or remove objects by their label.
+fn leftover(exists: &Inventory) -> String {
+    match exists.names() {
+        None => String::new(),
+        Some(names) => {
+            format!("The operations token has a key that nothing uses, and that may stay: {names}. ")
+        }
+    }
+}
+
+/// That all four PINs are those of this bundle: with one that is half-way to another, nothing is prepared. A wrong one costs
+/// one attempt, in this case alone.
+fn check_in_force(bundle: &Bundle, module: &HsmModule, old: &OldSecrets) -> Result<(), StepError> {
+    let suite = bundle.suite;
+    // The users first: an attempt at an SO PIN can be worth a token.
+    OpenPartition::open(module, suite, &bundle.core, PinPurpose::CoreUser, &old.core)?.close();
+    OpenPartition::open(module, suite, &bundle.operations, PinPurpose::OperationsUser, &old.start)?.close();
+    for (partition, purpose) in
+        [(&bundle.operations, PinPurpose::OperationsSo), (&bundle.core, PinPurpose::CoreSo)]
+    {
+        let token = module.find_token_with_serial(&partition.label, &partition.serial)?;
+        module.check_so_pin(&token, &derived(module, suite, partition, (purpose, &old.core))?)?;
+    }
+    Ok(())
 }
 
 struct OldSecrets {
@@ -202,7 +237,6 @@ fn make(
 ) -> Result<Made, StepError> {
     let (plan, before) = (inputs.plan, inputs.before);
     let (bundle, suite) = (&before.bundle, before.bundle.suite);
-    // First: with a bundle that is in force no more, nothing is made.
     let mut core_open = OpenPartition::open(module, suite, &bundle.core, PinPurpose::CoreUser, &old.core)?;
     let mut master_key = None;
     if let Some(version) = master_version {
@@ -211,10 +245,14 @@ fn make(
         let mut open =
             OpenPartition::open(module, suite, operations, PinPurpose::OperationsUser, &old.start)?;
         let label = format!("kms master key v{version}");
-        let made = open.create(ObjectKind::SealingKey(algorithm), &label, exists, rng)?;
-        open.close();
+        let kind = ObjectKind::SealingKey(algorithm);
+        open.require(&[kind])?;
+        let made = open.create(kind, &label, exists, rng)?;
         steps.add(format!("master key version {version} {} ({}) made", made.id, algorithm.name()));
-        master_key = Some(MasterKey { version, object: made.id, algorithm });
+        let made = MasterKey { version, object: made.id, algorithm };
+        open.check_sealing(&made, rng)?;
+        open.close();
+        master_key = Some(made);
     }
     let set = next_share_set(bundle);
     let start = Split::make(SecretKind::Start, plan.threshold, &set, rng);

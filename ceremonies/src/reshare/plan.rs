@@ -47,6 +47,12 @@ struct PlanFile {
     custodian: Vec<CustodianTable>,
 }
 
+/// Control characters, and marks that turn the direction of what follows: what people read must be what is signed.
+fn is_not_shown(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 impl ResharePlan {
     /// Reads a plan and the enrolments that it names, relative to its folder, for the deployment of a bundle.
     ///
@@ -59,7 +65,7 @@ impl ResharePlan {
         let threshold = Threshold::new(file.threshold, total).map_err(at("threshold"))?;
         let is_reason = (1..=REASON_LEN_MAX).contains(&file.reason.len())
             && !file.reason.trim().is_empty()
-            && !file.reason.chars().any(char::is_control);
+            && !file.reason.chars().any(is_not_shown);
         if !is_reason {
             return Err(at("reason")(FieldProblem::Reason));
         }
@@ -136,7 +142,7 @@ impl ResharePlan {
             line("warning", &"with two custodians a lost share is a lost service; have at least three");
         }
         line("operation", &words::grouped(&self.digest));
-        line("in words", &words::spoken(&self.digest));
+        line("in words", &words::spoken_of_plan(&self.digest));
         text
     }
 }

@@ -175,6 +175,12 @@ impl Present {
         Ok(Self { identities, opened })
     }
 
+    /// Whether a quorum of a set is there.
+    pub fn has_quorum(&self, bundle: &Bundle) -> bool {
+        let present = self.opened.iter().filter(|one| one.epoch == bundle.share_epoch).count();
+        present >= usize::from(bundle.threshold().needed())
+    }
+
     /// A secret of a set, from the shares that are there.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ fn check_says_what_a_plan_will_do_without_an_hsm() {
         "kms://default/operator/app",
         "warning: profile softhsm is software, not an HSM",
         "warning: /nowhere/libnone.so is not on this computer",
-        &kms_core::words::spoken(&digest),
+        &kms_core::words::spoken_of_plan(&digest),
         &kms_core::words::grouped(&digest),
     ] {
         assert!(said.contains(word), "{word:?} in {said}");

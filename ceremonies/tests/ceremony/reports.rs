@@ -48,8 +48,12 @@ fn a_verified_transcript_becomes_a_document_in_both_languages() {
     ] {
         scene.run(&format!("{VERIFY} --report {name} --language {language}")).succeeds();
         let report = scene.read(name);
-        let common =
-            [words::spoken(&fingerprint), words::grouped(&fingerprint), words::spoken(&plan), erin.clone()];
+        let common = [
+            words::spoken(&fingerprint),
+            words::grouped(&fingerprint),
+            words::spoken_of_plan(&plan),
+            erin.clone(),
+        ];
         for word in said.into_iter().chain(common.iter().map(String::as_str)).chain(CUSTODIANS) {
             assert!(report.contains(word), "{word} in {report}");
         }

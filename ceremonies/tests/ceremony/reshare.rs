@@ -195,14 +195,23 @@ fn a_reshare_kills_the_old_shares_and_the_new_ones_open_everything() {
             for word in words.into_iter().chain(["alice agreed", "bob agreed"]) {
                 assert!(old.contains(word), "{word} in {old}");
             }
-            scene.run(&format!("{verify} next/bundle.kms")).succeeds();
+            let report = format!("--report {transcript}.md --language zh");
+            scene.run(&format!("{verify} next/bundle.kms {report}")).succeeds();
+            let report = scene.read(&format!("{transcript}.md"));
+            assert!(report.contains("分量重新分割仪式记录") && report.contains("alice"), "{report}");
+            assert!(!report.contains("（原文）"), "every step has a translation: {report}");
         }
+        let foreign =
+            "transcript verify next/finish.transcript.kms --bundle made/bundle.kms --report other.md";
+        scene.run(foreign).refuses(&["does not name this bundle", "no report is written"]);
         // Everything again with the old shares: there is nothing that they could do.
         scene.run(&finish_command()).refuses(&["is finished"]);
         let again = format!("{} --out again", PREPARE.replace(" --out next", ""));
-        scene
-            .run(&format!("{again}{}", present(OLD_QUORUM)))
-            .refuses(&["PIN", "The old shares are in force"]);
+        scene.run(&format!("{again}{}", present(OLD_QUORUM))).refuses(&[
+            "is not in force",
+            "Do not try again with it",
+            "no PIN was changed",
+        ]);
         assert_eq!(pins.in_force(&scene), "new");
     }
 }
@@ -250,12 +259,39 @@ fn a_reshare_goes_on_without_its_progress_file_and_without_the_old_quorum_where_
     };
     let scene = killed_at("reshare.done-operations-so");
     std::fs::remove_file(scene.path("next/reshare.progress")).expect("was there");
-    scene.run(&finish_command()).refuses(&["operations-so", "neither PIN", "--in-doubt"]);
+    scene.run(&finish_command()).refuses(&["nothing was begun", "has another PIN", "--in-doubt"]);
+    assert!(!scene.path("next/reshare.progress").exists(), "it was not begun here");
     scene.run(&format!("{} --in-doubt", finish_command())).succeeds();
     assert_eq!(pins.in_force(&scene), "new");
 
+    // The way through the doubt can be stopped as well, and more than once.
+    for moment in [
+        "begun-operations-so",
+        "done-operations-so",
+        "changed-core-so",
+        "begun-operations-user",
+        "done-operations-user",
+    ] {
+        let scene = killed_at("reshare.done-operations-so");
+        std::fs::remove_file(scene.path("next/reshare.progress")).expect("was there");
+        let command = format!("{} --in-doubt", finish_command());
+        for _ in 0..2 {
+            let mut again = scene.command(env!("CARGO_BIN_EXE_kms-ceremony"));
+            again.args(command.split_whitespace()).env("KMS_CRASH_AT", format!("reshare.{moment}"));
+            again.output().expect("starts");
+        }
+        let resumed = scene.run(&command);
+        // The second run may have come through: the step at which it should have been killed was done already.
+        assert!(resumed.code == 0 || resumed.stderr.contains("is finished"), "{moment}: {resumed:?}");
+        assert_eq!(pins.in_force(&scene), "new", "{moment}");
+    }
+
     let new_alone: &[(&str, &[&str])] = &[("dave", &["next-shares"]), ("carol", &["next-shares"])];
     let command = format!("{FINISH}{}{}", present(new_alone), acknowledgements());
+    let scene = killed_at("reshare.done-core-so");
+    std::fs::remove_file(scene.path("next/reshare.progress")).expect("was there");
+    scene.run(&format!("{command} --in-doubt")).succeeds();
+    assert_eq!(pins.in_force(&scene), "new", "the old quorum was needed no more");
     let scene = killed_at("reshare.begun-core-so");
     scene.run(&command).refuses(&["0 of share epoch 1 are present, 2 are needed"]);
     let scene = killed_at("reshare.done-core-so");
@@ -275,6 +311,81 @@ fn a_reshare_goes_on_without_its_progress_file_and_without_the_old_quorum_where_
     scene.run(&finish_command()).refuses(&["reshare.progress", "line 5 does not follow"]);
     scene.write("next/reshare.progress", format!("reshare {}\n", "0".repeat(64)));
     scene.run(&finish_command()).refuses(&["reshare.progress", "is of another reshare"]);
+}
+
+/// Two reshares of one bundle: one of them can be carried out, and the other one is refused before an SO PIN is tried again and
+/// again.
+#[test]
+fn of_two_reshares_of_one_bundle_one_is_carried_out() {
+    let scene = prepared(Suite::Sm);
+    let pins = Pins::of(&scene);
+    // The other one, in folders of its own.
+    let move_away = |from: &str, to: &str| std::fs::rename(scene.path(from), scene.path(to)).expect("moves");
+    let swap = || {
+        for folder in ["next", "next-shares"] {
+            move_away(folder, "away");
+            if scene.path(&format!("other-{folder}")).exists() {
+                move_away(&format!("other-{folder}"), folder);
+            }
+            move_away("away", &format!("other-{folder}"));
+        }
+    };
+    swap();
+    scene.run(&format!("{PREPARE}{}", present(OLD_QUORUM))).succeeds();
+    NEXT.into_iter().for_each(|name| accept_next(&scene, name));
+    // The second is begun, and stopped before its first PIN is changed.
+    let mut command = scene.command(env!("CARGO_BIN_EXE_kms-ceremony"));
+    command.args(finish_command().split_whitespace()).env("KMS_CRASH_AT", "reshare.begun-operations-so");
+    assert_eq!(command.output().expect("starts").status.code(), None);
+    swap();
+    // The first one is carried out, with a stop in the middle, where no third one can be prepared.
+    let mut command = scene.command(env!("CARGO_BIN_EXE_kms-ceremony"));
+    command.args(finish_command().split_whitespace()).env("KMS_CRASH_AT", "reshare.done-core-so");
+    assert_eq!(command.output().expect("starts").status.code(), None);
+    let third = PREPARE.replace("--out next", "--out third");
+    scene
+        .run(&format!("{third}{}", present(OLD_QUORUM)))
+        .refuses(&["is not in force", "must be finished first"]);
+    assert!(names(&scene.path("third")).is_empty());
+    scene.run(&finish_command()).succeeds();
+    assert_eq!(pins.in_force(&scene), "new");
+    // The second one meets PINs that it does not know, says so once, and tries nothing more.
+    swap();
+    scene.run(&finish_command()).refuses(&[
+        "operations-so",
+        "none of the PINs",
+        "may have been begun or finished",
+    ]);
+    let state = || std::fs::read(so_state(&scene)).expect("reads");
+    let before = state();
+    scene.run(&finish_command()).refuses(&["was refused by the token in an earlier run"]);
+    assert_eq!(state(), before, "no attempt was spent");
+    assert_eq!(scene.read("next/reshare.progress").lines().last(), Some("refused operations-so"));
+    swap();
+    scene.run(&finish_command()).refuses(&["is finished"]);
+}
+
+/// The simulator's state file of the operations token: it counts wrong attempts.
+fn so_state(scene: &Scene) -> std::path::PathBuf {
+    let serial = bundle(scene, "made").bundle.operations.serial;
+    let folders = std::fs::read_dir(scene.path("tokens")).expect("lists");
+    let holds = |folder: &std::path::PathBuf| {
+        let state = std::fs::read(folder.join("state")).unwrap_or_default();
+        state.windows(serial.len()).any(|window| window == serial.as_bytes())
+    };
+    let mut folders = folders.map(|entry| entry.expect("lists").path());
+    folders.find(holds).expect("the token is there").join("state")
+}
+
+#[test]
+fn two_runs_do_not_work_at_once() {
+    let scene = prepared(Suite::Sm);
+    let folder = std::fs::File::open(scene.path("next")).expect("opens");
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .expect("nobody else has it");
+    scene.run(&finish_command()).refuses(&["another run is at work in next"]);
+    drop(folder);
+    scene.run(&finish_command()).succeeds();
 }
 
 /// Refused before any PIN is sent.
@@ -365,6 +476,11 @@ fn a_reshare_with_the_wrong_people_plan_or_files_is_refused_by_name() {
             "silent.toml",
             plan(&scene, 2, &NEXT).replace("Bob and Erin leave", " "),
             ["plan field reason", "1 to 200 bytes"],
+        ),
+        (
+            "turned.toml",
+            plan(&scene, 2, &NEXT).replace("Bob and Erin", "Bob \\u202e and Erin"),
+            ["plan field reason", "on one line"],
         ),
         ("typo.toml", plan(&scene, 2, &NEXT).replace("reason", "raison"), ["typo.toml is refused", "raison"]),
     ] {

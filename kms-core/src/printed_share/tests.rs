@@ -283,6 +283,7 @@ fn lines_of_two_prints_and_other_formats_are_refused() {
     assert_eq!(problems(&zero), [LineProblem::Beyond { line: 0, last: 15 }]);
     let huge = format!("{}99999999999999999999999 {}\n", text(&lines), line_text(&lines[3]));
     assert_eq!(problems(&huge).len(), 1);
+    assert_eq!(problems(&format!("{huge}{}\n", line_text(&lines[3]))).len(), 2);
 }
 
 #[test]

@@ -171,7 +171,7 @@ pub(super) fn check_made_here(field: &'static str, spec: KeySpec) -> Result<(), 
         return Ok(());
     }
     let message = format!(
-        "a key of spec {} is only brought, for old data, and never made here: choose another spec",
+        "a key of spec {} is only brought, for old data, and never made here: choose another spec for a new key, and encrypt old data again under it",
         spec.name()
     );
     Err(ServiceError { field: Some(field), ..ServiceError::new(Reason::SpecUnsupported, message) })
